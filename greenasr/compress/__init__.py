@@ -1,0 +1,1 @@
+"""Grids, costs, allocation and the one training loop."""

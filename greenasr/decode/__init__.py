@@ -1,0 +1,1 @@
+"""Language-model scores to words: n-grams, n-best lists, rescoring."""

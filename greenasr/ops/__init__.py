@@ -1,0 +1,1 @@
+"""Tensor and array mathematics without state."""

@@ -1,0 +1,1 @@
+"""The packed file and what runs from it."""

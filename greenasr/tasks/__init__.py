@@ -1,0 +1,1 @@
+"""Network, loss, data and scoring together."""
