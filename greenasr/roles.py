@@ -191,8 +191,8 @@ class Compressor(Protocol):
         """What is added to the loss of every step."""
         ...
 
-    def after_step_(self, model: nn.Module, progress: float) -> None:
-        """Called after every optimizer step; ``progress`` runs from 0 to 1 over the training."""
+    def after_step_(self, model: nn.Module, progress: float) -> Mapping[str, float]:
+        """Called after every optimizer step, ``progress`` runs from 0 to 1; figures for the log."""
         ...
 
     def finish_(self, model: nn.Module) -> dict[str, Quantized]:
@@ -203,14 +203,18 @@ class Compressor(Protocol):
 class Task(Protocol):
     """The only thing that knows losses, data and scores."""
 
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Mean training loss of a batch, ()."""
+    def loss(self, model: Any, batch: Any, *, twice_differentiable: bool = False) -> Tensor:
+        """Mean loss of a batch, (); in plain fp32 operations where second derivatives are wanted."""
         ...
 
     def batches(self, split: str, seed: int = 0) -> Iterable[Any]:
         """One pass over "train", "dev" or "test"; the order of "train" follows ``seed``."""
         ...
 
-    def evaluate(self, model: nn.Module, split: str) -> Mapping[str, float]:
+    def n_batches(self, split: str) -> int:
+        """How many batches one pass has, to within a few."""
+        ...
+
+    def evaluate(self, model: Any, split: str) -> Mapping[str, float]:
         """Figures of the split; lower is better."""
         ...

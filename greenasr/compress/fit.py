@@ -1,0 +1,171 @@
+"""The one training loop, for every network and every way of compressing it.
+
+    loss = task.loss(model, batch) + compressor.penalty(model)
+
+Training is cut into legs of a fixed number of steps.  Each leg begins with a seed of its own and ends
+with a checkpoint, so a run that was killed and resumed gives the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from greenasr.roles import Compressor, Quantized
+
+OnStep = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train: AdamW, linear warm-up, cosine decay to ``final`` times the peak rate."""
+
+    epochs: float = 8
+    lr: float = 1e-3
+    warmup: float = 0.05
+    final: float = 0.02
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    leg: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        if self.epochs < 0 or self.lr <= 0 or self.leg < 1:
+            raise ValueError(f"epochs must not be negative, lr and leg must be positive, got {asdict(self)}.")
+
+    def rate(self, step: int, total: int) -> float:
+        """Learning rate of a step: up linearly over the first ``warmup``, then half a cosine."""
+        rise = max(1, round(self.warmup * total))
+        if step < rise:
+            return self.lr * (step + 1) / rise
+        fall = (step - rise) / max(1, total - rise)
+        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * fall)))
+
+
+class Trainable(Protocol):
+    """The part of a task that training needs."""
+
+    def loss(self, model: Any, batch: Any) -> Tensor:
+        """Mean loss of a batch, ()."""
+        ...
+
+    def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
+        """One pass over a split."""
+        ...
+
+    def n_batches(self, split: str) -> int:
+        """How many batches one pass has, about."""
+        ...
+
+
+def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices alone."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.dim() >= 2]
+    vectors = [p for p in parameters if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
+
+
+def fit_(
+    model: nn.Module,
+    task: Trainable,
+    compressor: Compressor,
+    settings: Training,
+    *,
+    run: Path | None = None,
+    on_step: OnStep | None = None,
+) -> dict[str, Quantized]:
+    """Train ``model`` in place; returns the codes and steps of every span that was quantized.
+
+    ``run`` is a folder for ``checkpoint.pt`` (removed at the end) and ``log.jsonl``: a second call
+    with the same folder goes on where the first was stopped.  Raises ValueError when the loss is
+    not finite or the checkpoint belongs to other settings.
+    """
+    total = max(1, round(settings.epochs * task.n_batches("train"))) if settings.epochs else 0
+    compressor.prepare_(model)
+    optimizer = make_optimizer(model, settings)
+    step, log = 0, []
+    checkpoint = run / "checkpoint.pt" if run else None
+    if checkpoint and checkpoint.exists():
+        step, log = _resume_(checkpoint, model, optimizer, settings)
+    model.train()
+    began = time.perf_counter()
+    leg_loss, leg_steps = torch.zeros(()), 0
+    extra: Mapping[str, float] = {}
+    for batch in _batches(task, settings, step, total):
+        if step % settings.leg == 0:
+            torch.manual_seed(settings.seed * 1_000_003 + step)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(step, total)
+        loss = task.loss(model, batch)
+        objective = loss + compressor.penalty(model)
+        optimizer.zero_grad(set_to_none=True)
+        objective.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+        step += 1
+        extra = compressor.after_step_(model, step / total)
+        leg_loss, leg_steps = leg_loss + loss.detach().cpu(), leg_steps + 1
+        if on_step:
+            on_step(step, total, float(leg_loss) / leg_steps)
+        if step % settings.leg == 0 or step == total:
+            mean = float(leg_loss) / leg_steps
+            if not math.isfinite(mean):
+                raise ValueError(f"the loss is {mean} at step {step} of {total}: lower lr (now {settings.lr:g}).")
+            seconds = time.perf_counter() - began + (log[-1]["seconds"] if log and step > leg_steps else 0)
+            log.append({"step": step, "of": total, "loss": mean, "lr": settings.rate(step - 1, total), **extra, "seconds": seconds})
+            began, leg_loss, leg_steps = time.perf_counter(), torch.zeros(()), 0
+            if checkpoint:
+                _save(checkpoint, model, optimizer, settings, step, log)
+    quantized = compressor.finish_(model)
+    model.eval()
+    if checkpoint and checkpoint.exists():
+        rows = "".join(json.dumps(row) + "\n" for row in log)
+        (checkpoint.parent / "log.jsonl").write_text(rows)
+    return quantized
+
+
+def _batches(task: Trainable, settings: Training, step: int, total: int) -> Iterator[Any]:
+    """The batches from ``step`` on: passes with seeds of their own, earlier batches skipped."""
+    at, epoch = 0, 0
+    while at < total:
+        for batch in task.batches("train", settings.seed * 10_007 + epoch):
+            if at >= total:
+                return
+            if at >= step:
+                yield batch
+            at += 1
+        epoch += 1
+
+
+def _save(path: Path, model: nn.Module, optimizer: Any, settings: Training, step: int, log: list[dict[str, Any]]) -> None:
+    state = {
+        "settings": asdict(settings),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "log": log,
+    }
+    temporary = path.with_suffix(".part")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def _resume_(path: Path, model: nn.Module, optimizer: Any, settings: Training) -> tuple[int, list[dict[str, Any]]]:
+    state = torch.load(path, weights_only=True)
+    if state["settings"] != asdict(settings):
+        changed = [k for k, v in asdict(settings).items() if state["settings"].get(k) != v]
+        raise ValueError(f"{path}: begun with other settings ({', '.join(changed)}): use another folder or delete the file.")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["log"]

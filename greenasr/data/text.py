@@ -1,0 +1,209 @@
+"""Text for language models: one sentence a line, into words, into ids.
+
+Two tokenizers with one interface.  `Vocabulary` is a word list sorted by frequency, so that rows of
+an embedding come in frequency bands; `WordPieces` is a sentencepiece unigram model.  ``<eos>`` ends
+every sentence and begins the next.  Nothing is normalised: text is scored as it is written.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+EOS, UNK = "<eos>", "<unk>"
+LONGEST_LINE = 100_000  # characters; a longer line is a file that is not one sentence a line
+Words = Sequence[str]
+
+
+def read_sentences(path: str | Path) -> list[list[str]]:
+    """The words of every non-empty line; ValueError names file, line and cure."""
+    sentences = []
+    with open(path, "rb") as file:
+        for number, raw in enumerate(file, 1):
+            if len(raw) > LONGEST_LINE:
+                raise ValueError(f"{path}:{number}: a line of {len(raw):,} bytes; text is one sentence a line, split it.")
+            try:
+                words = raw.decode("utf-8").split()
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}:{number}: not UTF-8 at byte {error.start + 1}: convert the file, for example with "
+                    "`iconv -f latin1 -t utf-8`."
+                ) from None
+            if words:
+                sentences.append(words)
+    if not sentences:
+        raise ValueError(f"{path}: no words in it; give a text with one sentence a line.")
+    return sentences
+
+
+class Tokenizer(Protocol):
+    """Words to ids; every word becomes one id or several."""
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        ...
+
+    @property
+    def eos(self) -> int:
+        """The id that ends and begins a sentence."""
+        ...
+
+    def word_ids(self, words: Words) -> list[list[int]]:
+        """The ids of each word."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that `tokenizer_from_json` needs."""
+        ...
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A word list, most frequent first; unknown words become ``<unk>``.
+
+    >>> v = Vocabulary.from_sentences([["a", "b"], ["a"], ["a", "c"]])
+    >>> v.words, v.word_ids(["c", "x"])
+    (('<eos>', 'a', 'b', 'c', '<unk>'), [[3], [4]])
+    """
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse lists that cannot serve."""
+        if len(set(self.words)) != len(self.words):
+            twice = next(word for word, n in Counter(self.words).items() if n > 1)
+            raise ValueError(f"the word list has '{twice}' twice: keep one.")
+        if missing := {EOS, UNK} - set(self.words):
+            raise ValueError(f"the word list lacks {' and '.join(sorted(missing))}: add it.")
+
+    @classmethod
+    def from_sentences(cls, sentences: Iterable[Words], largest: int | None = None) -> Vocabulary:
+        """All words, or the ``largest`` - 2 most frequent ones beside ``<eos>`` and ``<unk>``."""
+        counts: Counter[str] = Counter()
+        n_sentences = 0
+        for words in sentences:
+            counts.update(words)
+            n_sentences += 1
+        unk, eos = counts.pop(UNK, 0), counts.pop(EOS, 0)
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if largest is not None:
+            unk += sum(n for _, n in ranked[largest - 2 :])
+            ranked = ranked[: largest - 2]
+        ranked += [(EOS, n_sentences + eos), (UNK, unk)]
+        return cls(tuple(word for word, _ in sorted(ranked, key=lambda item: (-item[1], item[0]))))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Vocabulary:
+        """A word list, one word a line, most frequent first."""
+        words = []
+        for number, row in enumerate(read_sentences(path), 1):
+            if len(row) != 1:
+                raise ValueError(f"{path}:{number}: {len(row)} words; a word list has one word a line.")
+            words.append(row[0])
+        return cls(tuple(words))
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words)}
+
+    @property
+    def size(self) -> int:
+        """Number of words, ``<eos>`` and ``<unk>`` included."""
+        return len(self.words)
+
+    @property
+    def eos(self) -> int:
+        """The id of ``<eos>``."""
+        return self._ids[EOS]
+
+    def word_ids(self, words: Words) -> list[list[int]]:
+        """One id a word."""
+        unk = self._ids[UNK]
+        return [[self._ids.get(word, unk)] for word in words]
+
+    def to_json(self) -> dict[str, Any]:
+        """The list itself."""
+        return {"kind": "words", "words": " ".join(self.words)}
+
+
+@dataclass(frozen=True)
+class WordPieces:
+    """A sentencepiece unigram model; words are split one by one, so pieces never cross a space."""
+
+    model: bytes
+
+    @classmethod
+    def train(cls, sentences: Iterable[Words], size: int, seed_words: int = 1_000_000) -> WordPieces:
+        """Train ``size`` pieces; ValueError when the text has too few distinct characters or words."""
+        out = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=(" ".join(words) for words in sentences),
+                model_writer=out,
+                vocab_size=size,
+                character_coverage=1.0,
+                normalization_rule_name="identity",
+                input_sentence_size=seed_words,
+                shuffle_input_sentence=False,
+                bos_id=-1,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise ValueError(f"cannot train {size} word pieces on this text: {str(error).splitlines()[-1]}") from None
+        return cls(out.getvalue())
+
+    @cached_property
+    def _processor(self) -> Any:
+        return sentencepiece.SentencePieceProcessor(model_proto=self.model)
+
+    @property
+    def size(self) -> int:
+        """Number of pieces."""
+        return int(self._processor.vocab_size())
+
+    @property
+    def eos(self) -> int:
+        """The id of the end of a sentence."""
+        return int(self._processor.eos_id())
+
+    def word_ids(self, words: Words) -> list[list[int]]:
+        """The pieces of each word."""
+        return list(self._processor.encode(list(words)))
+
+    def to_json(self) -> dict[str, Any]:
+        """The model as base64."""
+        return {"kind": "pieces", "model": base64.b64encode(self.model).decode()}
+
+
+def tokenizer_from_json(value: dict[str, Any]) -> Vocabulary | WordPieces:
+    """What ``to_json`` of either tokenizer wrote."""
+    if value.get("kind") == "words":
+        return Vocabulary(tuple(value["words"].split(" ")))
+    if value.get("kind") == "pieces":
+        return WordPieces(base64.b64decode(value["model"]))
+    raise ValueError(f"unknown tokenizer kind {value.get('kind')!r}: this version reads 'words' and 'pieces'.")
+
+
+def stream(sentences: Iterable[Words], tokenizer: Tokenizer) -> NDArray[np.int32]:
+    """All sentences as one row of ids, ``<eos>`` after each, (n,)."""
+    ids: list[int] = []
+    memo: dict[str, list[int]] = {}
+    for words in sentences:
+        for word in words:
+            if word not in memo:
+                memo[word] = tokenizer.word_ids([word])[0]
+            ids += memo[word]
+        ids.append(tokenizer.eos)
+    return np.array(ids, dtype=np.int32)

@@ -1,0 +1,44 @@
+"""Dropout whose masks are cut from one pool of random bits, drawn once in a while.
+
+    y = x * mask / (1 - p),   mask a window of the pool at a random offset
+
+The pool is drawn anew whenever torch's seed was set, so a run that reseeds can be repeated.
+Drawing a Bernoulli number for every activation is a tenth of a training step on a CPU; a window
+of a pool that is drawn anew every `REFRESH` uses costs next to nothing.  Within one use the mask's
+entries are independent; two uses of one pool overlap, which training does not notice.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+POOL = 1 << 22
+REFRESH = 512
+
+
+class PooledDropout(nn.Module):
+    """`nn.Dropout` with pooled masks; follows torch's global generator, as `nn.Dropout` does."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout is a probability in [0, 1), got {p}.")
+        self.p = p
+        self.uses = 0
+        self.seed = 0
+        self.pool: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape; the identity outside training."""
+        if not self.training or self.p == 0:
+            return x
+        n = x.numel()
+        stale = self.uses >= REFRESH or self.seed != torch.initial_seed()
+        if self.pool is None or stale or len(self.pool) < 2 * n or self.pool.device != x.device:
+            self.seed = torch.initial_seed()
+            keep = torch.rand(max(POOL, 2 * n), device=x.device) >= self.p
+            self.pool, self.uses = keep.to(torch.bfloat16).div_(1 - self.p), 0
+        self.uses += 1
+        start = int(torch.randint(len(self.pool) - n + 1, ()))
+        return x * self.pool[start : start + n].view(x.shape).to(x.dtype)

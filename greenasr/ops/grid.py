@@ -1,0 +1,94 @@
+"""The quantization table of a cluster and its nearest points (MPLM eq. 7–9).
+
+    levels(n) = step * {0, ±1, … ±(2^(n-1) - 1)}   n >= 2 bits;   step * {-1, +1}   n = 1
+    codes     = argmin_q |w - step q|              eq. 7 and 8
+    step      = <w, codes> / <codes, codes>        least squares, the two in turn
+
+Weights come as rows that share a step: (R, C) with steps (R, 1).  A row of zeros has step 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TURNS = 12  # alternations of codes and step when a step is fitted from nothing
+WIDTHS = (1, 2, 3, 4, 6, 8, 16)
+
+
+def largest_code(bits: int) -> int:
+    """The largest integer of an n-bit table: 1 for 1 and 2 bits, 2^(n-1) - 1 above."""
+    return 1 if bits == 1 else 2 ** (bits - 1) - 1
+
+
+def codes(weight: Tensor, step: Tensor, bits: int) -> Tensor:
+    """Nearest integers of weights (R, C) on steps (R, 1), eq. 7; as floats.
+
+    >>> codes(torch.tensor([[0.4, -0.2, 9.0]]), torch.tensor([[0.5]]), 3)
+    tensor([[1., -0., 3.]])
+    """
+    if bits == 1:
+        return torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
+    q = largest_code(bits)
+    return (weight / step.clamp(min=torch.finfo(step.dtype).tiny)).round_().clamp_(-q, q)
+
+
+def best_step(weight: Tensor, codes: Tensor, otherwise: Tensor | None = None) -> Tensor:
+    """argmin_s ||w - s q||² = <w, q> / <q, q> row by row, (R, C) -> (R, 1); ``otherwise`` where q = 0."""
+    square = (codes * codes).sum(1, keepdim=True)
+    step = (weight * codes).sum(1, keepdim=True) / square.clamp(min=1)
+    return step if otherwise is None else torch.where(square > 0, step, otherwise)
+
+
+def binary_step(weight: Tensor) -> Tensor:
+    """The exact step of 1 bit: mean |w| of each row, (R, C) -> (R, 1).  Rastegari et al. 2016, eq. 6."""
+    return weight.abs().mean(1, keepdim=True)
+
+
+def ternary_step(weight: Tensor) -> Tensor:
+    """The exact step of 2 bits, (R, C) -> (R, 1).
+
+    With the k largest |w| kept, the best step is their mean and the error falls by (sum of them)² / k:
+    take the k that makes this largest.  The nearest codes on that step keep exactly those k.
+    """
+    top = weight.abs().sort(1, descending=True).values
+    total = top.double().cumsum(1)
+    k = torch.arange(1, top.shape[1] + 1, device=weight.device, dtype=torch.float64)
+    best = (total * total / k).argmax(1, keepdim=True)
+    return (total.gather(1, best) / (best + 1)).to(weight.dtype)
+
+
+def uniform_step(weight: Tensor, bits: int) -> Tensor:
+    """A step for n >= 3 bits, (R, C) -> (R, 1): codes and step in turn from several beginnings.
+
+    Alternation only finds a local optimum, so it begins at |w|max / k for many k; a weight that lies
+    on a table already is found exactly.
+    """
+    q = largest_code(bits)
+    peak = weight.abs().amax(1, keepdim=True)
+    if bits > 8:
+        return peak / q
+    begins = {float(k) for k in range(1, q + 1)} if q <= 7 else {q * f for f in (1.0, 1.1, 1.25, 1.45, 1.7, 2.0)}
+    best, best_error = peak / q, torch.full_like(peak, torch.inf)
+    for k in sorted(begins | {q * 1.25, q * 1.6}, reverse=True):
+        step = peak / k
+        for _ in range(TURNS if k != q else 0):
+            step = best_step(weight, codes(weight, step, bits), step)
+        error = (weight - step * codes(weight, step, bits)).square().sum(1, keepdim=True)
+        best = torch.where(error < best_error, step, best)
+        best_error = torch.minimum(error, best_error)
+    return best
+
+
+def fit_step(weight: Tensor, bits: int) -> Tensor:
+    """The step of least squared error for every row, (R, C) -> (R, 1); exact for 1 and 2 bits."""
+    if bits == 1:
+        return binary_step(weight)
+    return ternary_step(weight) if bits == 2 else uniform_step(weight, bits)
+
+
+def refit_step(weight: Tensor, step: Tensor, bits: int) -> Tensor:
+    """One alternation from a given step, which follows weights that move little; (R, C) -> (R, 1)."""
+    if bits == 1:
+        return binary_step(weight)
+    return best_step(weight, codes(weight, step, bits), step)

@@ -1,0 +1,137 @@
+"""Language modelling: next-token cross-entropy, perplexity, log-probabilities of sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from greenasr.data import batches
+from greenasr.data.batches import IGNORE, TokenBatch
+from greenasr.data.text import Tokenizer
+from greenasr.ops.cross_entropy import linear_cross_entropy
+
+
+class CausalLM(Protocol):
+    """What a language model offers: hidden vectors, and an output layer for them."""
+
+    output: nn.Linear
+
+    def __call__(self, ids: Tensor, cache: object = None) -> tuple[Tensor, object]:
+        """(N, T) -> hidden (N, T, D) and the state for what follows."""
+        ...
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """The task: ids of each split, cut into windows of ``length`` tokens or kept as sentences.
+
+    ``stride`` is how far evaluation windows move: each token is predicted from at least
+    ``length - stride`` tokens before it.  ``by_sentence`` trains and scores every sentence alone.
+    """
+
+    tokenizer: Tokenizer
+    splits: Mapping[str, NDArray[np.int32]]
+    length: int = 64
+    batch: int = 16
+    stride: int = 32
+    by_sentence: bool = False
+    bf16: bool = True
+
+    def batches(self, split: str, seed: int = 0) -> Iterator[TokenBatch]:
+        """One pass over a split, shuffled by ``seed``."""
+        ids = self._ids(split)
+        if self.by_sentence:
+            rows = [row for row in self._sentences(split) if len(row) < self.length]
+            yield from (b for b, _ in batches.sentences(rows, self.tokenizer.eos, self.length * self.batch, seed))
+        else:
+            yield from batches.contiguous(ids, self.length, self.batch, seed)
+
+    def n_batches(self, split: str) -> int:
+        """How many batches a pass has, to within a few."""
+        if self.by_sentence:
+            return sum(1 for _ in self.batches(split))
+        return batches.n_contiguous(len(self._ids(split)), self.length, self.batch)
+
+    def loss(self, model: CausalLM, batch: TokenBatch, *, twice_differentiable: bool = False) -> Tensor:
+        """Mean cross-entropy in nats, (); the plain form where second derivatives are wanted."""
+        if twice_differentiable:
+            hidden, _ = model(batch.inputs)
+            return F.cross_entropy(model.output(hidden).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
+        with self._autocast(batch.inputs.device):
+            hidden, _ = model(batch.inputs)
+            hidden = hidden.flatten(0, 1)
+            if self.bf16:
+                hidden = hidden.to(torch.bfloat16)
+            return linear_cross_entropy(hidden, model.output.weight, model.output.bias, batch.targets.flatten())
+
+    @torch.no_grad()
+    def logprobs(self, model: CausalLM, batch: TokenBatch) -> Tensor:
+        """Natural log-probability of every target, (N, T); 0 where there is none.  Always in fp32."""
+        hidden, _ = model(batch.inputs)
+        out = torch.zeros(batch.targets.shape, device=hidden.device)
+        keep = batch.targets != IGNORE
+        parts = []
+        for h, y in zip(hidden[keep].split(512), batch.targets[keep].split(512), strict=True):
+            logits = model.output(h).float()
+            parts.append(logits.gather(1, y[:, None]).squeeze(1) - logits.logsumexp(1))
+        out[keep] = torch.cat(parts)
+        return out
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Perplexity of a split with every end of sentence counted as a token."""
+        total, n = 0.0, 0
+        for part in self.token_logprobs(model, split):
+            total += float(part.sum())
+            n += len(part)
+        return {"ppl": float(np.exp(-total / n)), "tokens": n}
+
+    def token_logprobs(self, model: nn.Module, split: str) -> Iterator[NDArray[np.float32]]:
+        """Log-probabilities of the split's tokens in order, window by window or sentence by sentence."""
+        was_training = model.training
+        model.eval()
+        device = next(model.parameters()).device
+        try:
+            if self.by_sentence:
+                yield from self.sentence_logprobs(model, self._sentences(split))
+                return
+            windows = batches.overlapping(self._ids(split), self.length, self.stride, 32, self.tokenizer.eos)
+            for batch in windows:
+                moved = batch.to(device)
+                kept = self.logprobs(model, moved)[moved.targets != IGNORE]  # type: ignore[arg-type]
+                yield kept.cpu().numpy()
+        finally:
+            model.train(was_training)
+
+    def sentence_logprobs(self, model: nn.Module, ids: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Log-probability of every token of each sentence and of its end, [(n + 1,)]."""
+        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(ids)
+        was_training = model.training
+        model.eval()
+        device = next(model.parameters()).device
+        for batch, places in batches.sentences(ids, self.tokenizer.eos, 2048):
+            logprobs = self.logprobs(model, batch.to(device)).cpu().numpy()  # type: ignore[arg-type]
+            for row, place in enumerate(places):
+                out[place] = logprobs[row, : len(ids[place]) + 1]
+        model.train(was_training)
+        return out
+
+    def _ids(self, split: str) -> NDArray[np.int32]:
+        if split not in self.splits:
+            raise ValueError(f"no text for the split '{split}'; there is {', '.join(self.splits)}.")
+        return self.splits[split]
+
+    def _sentences(self, split: str) -> list[list[int]]:
+        ids = self._ids(split)
+        ends = np.flatnonzero(ids == self.tokenizer.eos)
+        return [row[:-1].tolist() for row in np.split(ids, ends + 1)[:-1]]
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
