@@ -158,7 +158,8 @@ def hutchinson(
         raise ValueError("no batch to take the Hessian on: give at least one")
     if max_probes < 2 * len(losses):
         raise ValueError(
-            f"{max_probes} probes cannot give {len(losses)} batches two each: allow {2 * len(losses)} or use fewer batches"
+            f"{max_probes} probes cannot give {len(losses)} batches two each: "
+            f"allow {2 * len(losses)} or use fewer batches"
         )
     share = max_probes // len(losses)
     wanted = min(max(2, math.ceil(min_probes / len(losses))), share)
@@ -174,7 +175,7 @@ def hutchinson(
         excess = traces.excess()
         if not math.isfinite(excess):
             raise ValueError(
-                f"the Hessian is not finite after {traces.probes} probes: check the model's weights and the loss"
+                f"the Hessian is not finite after {traces.probes} probes: check the weights and the loss"
             )
         if progress is not None:
             progress(traces.probes, excess)

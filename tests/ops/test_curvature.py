@@ -1,11 +1,12 @@
 """Hutchinson against Hessians small enough to write down."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.functional import hessian
+from torch.func import hessian
 
 from greenasr.ops import curvature
 
@@ -45,7 +46,7 @@ def exact_traces() -> Tensor:
         return nn.functional.cross_entropy((x @ w1.T).tanh() @ w2.T, y)
 
     flat = torch.cat([weight.detach().flatten() for weight in weights.values()])
-    diagonal = torch.as_tensor(hessian(loss, flat)).diagonal()
+    diagonal = hessian(loss)(flat).diagonal()
     d1, d2 = diagonal[:12].view(4, 3).sum(1), diagonal[12:].view(3, 4).sum(1)
     return torch.stack([d1.sum(), d1[0] + d2[2], d2[:2].sum()])
 
@@ -69,7 +70,7 @@ def test_all_sign_vectors_together_give_the_exact_trace() -> None:
     loss = (weight.sin().prod() + (weight.sum() ** 4)) / 7
     rows = curvature.hessian_quadratic_forms(loss, {"w": weight}, ({"w": z.view(2, 3)} for z in signs))
     mean = torch.stack([row["w"] for row in rows]).mean(0)
-    flat = torch.as_tensor(hessian(lambda w: (w.sin().prod() + (w.sum() ** 4)) / 7, weight.detach()))
+    flat = hessian(lambda w: (w.sin().prod() + (w.sum() ** 4)) / 7)(weight.detach())
     torch.testing.assert_close(mean, torch.einsum("ijij->i", flat))
 
 
@@ -161,4 +162,4 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="not finite"):
         curvature.hutchinson([lambda: loss() * float("nan")], weights, BLOCKS, generator())
     with pytest.raises(ValueError, match="'cauchy' is unknown"):
-        curvature.draw_probe(weights, generator(), "cauchy")
+        curvature.draw_probe(weights, generator(), cast(curvature.ProbeKind, "cauchy"))
