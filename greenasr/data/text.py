@@ -196,14 +196,17 @@ def tokenizer_from_json(value: dict[str, Any]) -> Vocabulary | WordPieces:
     raise ValueError(f"unknown tokenizer kind {value.get('kind')!r}: this version reads 'words' and 'pieces'.")
 
 
-def stream(sentences: Iterable[Words], tokenizer: Tokenizer) -> NDArray[np.int32]:
-    """All sentences as one row of ids, ``<eos>`` after each, (n,)."""
+def stream(sentences: Iterable[Words], tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """All sentences as one row of ids, ``<eos>`` after each, (n,); and which of them end a word, (n,)."""
     ids: list[int] = []
+    ends: list[bool] = []
     memo: dict[str, list[int]] = {}
     for words in sentences:
         for word in words:
             if word not in memo:
                 memo[word] = tokenizer.word_ids([word])[0]
             ids += memo[word]
+            ends += [False] * (len(memo[word]) - 1) + [True]
         ids.append(tokenizer.eos)
-    return np.array(ids, dtype=np.int32)
+        ends.append(True)
+    return np.array(ids, dtype=np.int32), np.array(ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from greenasr.data import batches
 from greenasr.data.batches import IGNORE, TokenBatch
-from greenasr.data.text import Tokenizer
+from greenasr.data.text import Tokenizer, Words
 from greenasr.ops.cross_entropy import linear_cross_entropy
 
 
@@ -33,11 +33,13 @@ class LanguageModel:
     """The task: ids of each split, cut into windows of ``length`` tokens or kept as sentences.
 
     ``stride`` is how far evaluation windows move: each token is predicted from at least
-    ``length - stride`` tokens before it.  ``by_sentence`` trains and scores every sentence alone.
+    ``length - stride`` tokens before it.  ``ends`` marks the tokens that end a word, where a word may
+    have several; perplexity is per word, ends of sentences included, whatever the tokenizer.  ``by_sentence`` trains and scores every sentence alone.
     """
 
     tokenizer: Tokenizer
     splits: Mapping[str, NDArray[np.int32]]
+    ends: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     length: int = 64
     batch: int = 16
     stride: int = 32
@@ -87,11 +89,30 @@ class LanguageModel:
     @torch.no_grad()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Perplexity of a split with every end of sentence counted as a token."""
-        total, n = 0.0, 0
-        for part in self.token_logprobs(model, split):
-            total += float(part.sum())
-            n += len(part)
-        return {"ppl": float(np.exp(-total / n)), "tokens": n}
+        logprobs = self.word_logprobs(model, split)
+        return {"ppl": float(np.exp(-logprobs.mean(dtype=np.float64))), "words": len(logprobs)}
+
+    def word_logprobs(self, model: nn.Module, split: str) -> NDArray[np.float32]:
+        """Natural log-probability of every word and end of sentence of a split, in order."""
+        tokens = np.concatenate(list(self.token_logprobs(model, split)))
+        if split not in self.ends:
+            return tokens
+        starts = np.concatenate(([0], np.flatnonzero(self.ends[split])[:-1] + 1))
+        summed: NDArray[np.float32] = np.add.reduceat(tokens, starts)
+        return summed
+
+    def hypothesis_logprobs(self, model: nn.Module, sentences: Sequence[Words]) -> list[NDArray[np.float32]]:
+        """Natural log-probability of every word and of the end of each sentence, [(words + 1,)].
+
+        Every sentence is scored alone; raises ValueError when one is longer than the model's context.
+        """
+        pieces = [self.tokenizer.word_ids(words) for words in sentences]
+        flat = [[i for word in row for i in word] for row in pieces]
+        out = []
+        for row, logprobs in zip(pieces, self.sentence_logprobs(model, flat), strict=True):
+            starts = np.cumsum([0, *(len(word) for word in row)])
+            out.append(np.add.reduceat(logprobs, starts))
+        return out
 
     def token_logprobs(self, model: nn.Module, split: str) -> Iterator[NDArray[np.float32]]:
         """Log-probabilities of the split's tokens in order, window by window or sentence by sentence."""

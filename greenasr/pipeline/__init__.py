@@ -1,0 +1,1 @@
+"""Stages as values in a run folder, each resumable."""

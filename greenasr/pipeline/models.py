@@ -1,0 +1,62 @@
+"""Models as files: the packed file is the only one, for float and for quantized models alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from greenasr.data.text import Tokenizer, tokenizer_from_json
+from greenasr.roles import BitMap, Quantized
+from greenasr.runtime.pack import pack, unpack
+from greenasr.tasks.networks import NETWORKS, build
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model read from its file, with everything that it needs."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    bit_map: BitMap | None
+    recipe: Mapping[str, Any]
+
+
+def save(
+    path: Path,
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    recipe: Mapping[str, Any],
+    quantized: Mapping[str, Quantized] | None = None,
+    bit_map: BitMap | None = None,
+) -> int:
+    """Pack a model; returns the file's size in bytes."""
+    name = next(name for name, (network, _) in NETWORKS.items() if isinstance(model, network))
+    config = model.to_config()  # type: ignore[operator]
+    return pack(
+        path, name, config, model.state_dict(), dict(quantized or {}), bit_map, tokenizer.to_json(), dict(recipe)
+    )
+
+
+def load(path: str | Path) -> Saved:
+    """Read a packed language model; ValueError when it is damaged or of another kind."""
+    packed, state = unpack(path)
+    model = build(packed.model, packed.config)
+    model.load_state_dict(state)
+    model.eval()
+    bit_map = BitMap.from_json(packed.bit_map) if packed.bit_map else None
+    return Saved(model, tokenizer_from_json(packed.tokenizer), bit_map, packed.recipe)
+
+
+def span_weights(path: str | Path) -> dict[str, Tensor]:
+    """The quantized weights of a packed model, span key -> (rows, cols), and all others by their name."""
+    packed, state = unpack(path)
+    spans = {
+        key: state[span.name].flatten(1)[span.start : span.stop] for key, span in packed.spans.items()
+    }
+    quantized = {span.name for span in packed.spans.values()}
+    rest = {name: tensor for name, tensor in state.items() if name not in quantized}
+    return spans | rest

@@ -1,0 +1,188 @@
+"""A recipe: everything that a table of language models depends on, read from one TOML file.
+
+    [data] text and tokenizer   [model] network   [task] windows   [train] the float model
+    [compress] widths, bands, training towards the grid   [[row]] a line of the table   [rescore] n-best lists
+
+Frozen dataclasses with the file's own names; an unknown key is an error that names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from greenasr.compress.fit import Training
+
+T = TypeVar("T")
+METHODS = {
+    "float": "full precision",
+    "bp": "BP uniform",
+    "admm": "ADMM",
+    "acosr": "ACosR",
+    "none": "post-training",
+    "hessian": "Hessian plan",
+    "kl": "KL plan",
+    "search": "search plan",
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Texts, relative to ``--data``; without ``train`` the embedded grammar generates ``sentences``."""
+
+    train: tuple[str, ...] = ()
+    dev: str = ""
+    test: str = ""
+    sentences: int = 20_000
+    tokenizer: str = "words"
+    vocab: int = 10_000
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How text becomes batches, see `greenasr.tasks.language_model.LanguageModel`."""
+
+    length: int = 64
+    batch: int = 16
+    stride: int = 32
+    by_sentence: bool = False
+
+
+@dataclass(frozen=True)
+class Compress:
+    """What every compressed row shares; ``bands`` and ``by`` shape the clusters of mixed plans."""
+
+    widths: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    step: str = "cluster"
+    by: str = "matrix"
+    bands: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    pin: Mapping[str, int] = field(default_factory=dict)
+    epochs: float = 3
+    lr: float = 5e-4
+    cost_batches: int = 8
+    cost_tolerance: float = 0.05
+    max_probes: int = 256
+    search_epochs: float = 0.3
+    search_lr: float = 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.  ``fit`` is how a plan's row is trained; ``start`` names the row it begins from."""
+
+    method: str
+    bits: float = 32
+    fit: str = "bp"
+    bands: bool | None = None
+    epochs: float | None = None
+    lr: float | None = None
+    start: str = "float"
+    step: str | None = None
+    by: str | None = None
+    widths: tuple[int, ...] | None = None
+    paper: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse methods that do not exist."""
+        if self.method not in METHODS:
+            raise ValueError(f"unknown method '{self.method}': choose from {', '.join(METHODS)}.")
+
+    @property
+    def name(self) -> str:
+        """The folder of the row: method, bits and what is special about it."""
+        if self.method == "float":
+            return "float" if self.epochs is None else "float-continued"
+        tail = "" if self.method not in ("hessian", "kl", "search") or self.fit == "bp" else f"-{self.fit}"
+        banded = "-bands" if self.bands and self.method not in ("hessian", "kl", "search") else ""
+        step = f"-{self.step.replace(':', '')}" if self.step else ""
+        return f"{self.method}-{self.bits:g}{tail}{banded}{step}"
+
+
+@dataclass(frozen=True)
+class Lists:
+    """N-best lists to rescore, relative to ``--nbest``; without ``sets`` the grammar generates one."""
+
+    sets: tuple[str, ...] = ()
+    order: int = 4
+    first_pass: str = "scores"
+    generate: int = 400
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One table."""
+
+    title: str
+    data: Data
+    model: Mapping[str, Any]
+    task: Windows
+    train: Training
+    compress: Compress
+    rows: tuple[Row, ...]
+    rescore: Lists | None = None
+    ngram_order: int = 4
+
+    def row(self, name: str) -> Row:
+        """A row by its folder's name."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise ValueError(f"no row '{name}' in '{self.title}': it has {', '.join(row.name for row in self.rows)}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, to be kept beside the results."""
+        return dataclasses.asdict(self)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a TOML recipe.
+
+    Raises ValueError naming the file and the key that is unknown, missing or of the wrong kind.
+    """
+    try:
+        value = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not TOML: {error}") from None
+    rows = value.pop("row", [])
+    sections = {"data": Data, "task": Windows, "train": Training, "compress": Compress}
+    try:
+        made = {name: _make(cls, value.pop(name, {}), name) for name, cls in sections.items()}
+        lists = value.pop("rescore", None)
+        recipe = Recipe(
+            title=value.pop("title"),
+            model=value.pop("model"),
+            rows=tuple(_make(Row, row, "row") for row in rows),
+            rescore=None if lists is None else _make(Lists, lists, "rescore"),
+            ngram_order=value.pop("ngram_order", 4),
+            **made,
+        )
+    except KeyError as error:
+        raise ValueError(f"{path}: {error.args[0]} is missing; every recipe has it.") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if value:
+        raise ValueError(f"{path}: unknown key '{next(iter(value))}'.")
+    names = [row.name for row in recipe.rows]
+    if len(set(names)) != len(names) or "float" not in names:
+        raise ValueError(f"{path}: rows must differ and one must be the float model; got {', '.join(names)}.")
+    return recipe
+
+
+def _make(cls: type[T], value: Any, section: str) -> T:
+    """A frozen dataclass from a TOML table: lists become tuples, unknown keys errors."""
+    if not isinstance(value, dict):
+        raise ValueError(f"[{section}] must be a table.")
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := set(value) - known:
+        raise ValueError(f"[{section}] has no '{sorted(unknown)[0]}'; it knows {', '.join(sorted(known))}.")
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, list):
+            return tuple(plain(part) for part in item)
+        return {key: plain(part) for key, part in item.items()} if isinstance(item, dict) else item
+
+    return cls(**{key: plain(item) for key, item in value.items()})
