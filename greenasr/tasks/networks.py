@@ -1,0 +1,39 @@
+"""The networks by name, as recipes and packed files call them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from greenasr.models.lstm_lm import LSTMLM, LSTMConfig
+from greenasr.models.transformer_lm import TransformerConfig, TransformerLM
+
+NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
+    "transformer": (TransformerLM, TransformerConfig),
+    "lstm": (LSTMLM, LSTMConfig),
+}
+
+
+def build(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """A new network of that name and configuration, with random weights.
+
+    >>> build("lstm", {"vocab": 5, "dim": 4, "layers": 1}).output
+    Linear(in_features=4, out_features=5, bias=True)
+
+    Raises ValueError for names and settings that do not exist, and settings that cannot be built.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network '{name}': choose {' or '.join(NETWORKS)}.")
+    network, settings = NETWORKS[name]
+    try:
+        made = settings(**config)
+    except TypeError as error:
+        wrong = str(error).partition(") ")[2] or str(error)
+        known = ", ".join(field.name for field in fields(settings))
+        raise ValueError(f"network '{name}': {wrong}; its settings are {known}.") from None
+    model = network(made)
+    assert isinstance(model, nn.Module)
+    return model
