@@ -117,6 +117,10 @@ class Vocabulary:
     def _ids(self) -> dict[str, int]:
         return {word: i for i, word in enumerate(self.words)}
 
+    def __contains__(self, word: str) -> bool:
+        """Whether the list has the word."""
+        return word in self._ids
+
     @property
     def size(self) -> int:
         """Number of words, ``<eos>`` and ``<unk>`` included."""

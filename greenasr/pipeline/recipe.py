@@ -63,6 +63,7 @@ class Compress:
     pin: Mapping[str, int] = field(default_factory=dict)
     epochs: float = 3
     lr: float = 5e-4
+    weight_decay: float = 0.0
     cost_batches: int = 8
     cost_tolerance: float = 0.05
     max_probes: int = 256

@@ -1,0 +1,49 @@
+"""`greenasr table`: train and print every row of a recipe's table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from greenasr import report
+from greenasr.cli.progress import bars, out
+from greenasr.pipeline import run as running
+from greenasr.pipeline import table as tables
+from greenasr.pipeline.recipe import load_recipe
+
+
+def table(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/penn_treebank/tiny.toml.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the texts that the recipe names.")] = None,
+    nbest: Annotated[Path | None, typer.Option(help="Folder of the n-best lists that the recipe names.")] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> if not given.")] = None,
+    only: Annotated[str, typer.Option(help="Only these stages and what they need, comma-separated.")] = "",
+    jobs: Annotated[int, typer.Option(help="Stages at a time; each gets its share of the cores.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as one JSON object.")] = False,
+) -> None:
+    """Train, compress, pack and score every row of a recipe; writes table.md, table.json and plots.
+
+    A killed run goes on when the same command is given again.
+
+    Example: greenasr table recipes/penn_treebank/small.toml --data ptb --out runs/ptb_small --jobs 2
+    """
+    made = load_recipe(recipe)
+    run = out_dir or Path("runs") / f"{recipe.parent.name}_{recipe.stem}"
+    place = tables.Place(made, run, data, nbest, device)
+    stages = tables.stages(place)
+    if only:
+        stages = running.needed(stages, only.split(","))
+    with running.claimed(run, made.to_json()), bars() as tell:
+        results = running.run_stages(stages, run, tell, jobs)
+        results = {**running.finished(tables.stages(place), run), **results}
+        value = tables.table(place, results)
+        report.write(value, run)
+    if as_json:
+        print(json.dumps(value))
+    else:
+        out.print((run / "table.md").read_text(), markup=False, highlight=False, soft_wrap=True)
+        out.print(f"table.md, table.json and plots are in {run}", highlight=False)

@@ -1,0 +1,203 @@
+"""The stages of one language model: train, measure costs, train onto a plan, measure what came out.
+
+Commands and tables call the same functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from greenasr.compress.candidates import Trained
+from greenasr.compress.compressors import COMPRESSORS
+from greenasr.compress.fit import OnStep, Training, fit_
+from greenasr.compress.hessian import hessian_costs
+from greenasr.compress.kl import kl_costs
+from greenasr.compress.none import NoCompression
+from greenasr.compress.search import Search
+from greenasr.data.files import write_json
+from greenasr.data.text import Tokenizer, Vocabulary, Words, WordPieces, stream
+from greenasr.decode.interpolate import em_weights, interpolate
+from greenasr.decode.ngram import NGram
+from greenasr.pipeline.models import Saved, load, save
+from greenasr.pipeline.recipe import Windows
+from greenasr.roles import BitMap, Cluster, CostTable
+from greenasr.tasks.language_model import LanguageModel
+from greenasr.tasks.networks import build
+
+Texts = Mapping[str, Sequence[Words]]
+Tell = Callable[[int, int, str], None]
+
+
+def make_tokenizer(
+    kind: str, size: int, sentences: Sequence[Words], words: str | Path | None = None
+) -> Tokenizer:
+    """The word list in the file ``words``, or a word list or word pieces of at most ``size`` from the text."""
+    if words is not None:
+        return _checked(Vocabulary.from_file(words), words, sentences)
+    if kind == "words":
+        return Vocabulary.from_sentences(sentences, size)
+    if kind == "pieces":
+        return WordPieces.train(sentences, size)
+    raise ValueError(f"tokenizer '{kind}': choose words or pieces.")
+
+
+def _checked(vocabulary: Vocabulary, path: str | Path, sentences: Sequence[Words]) -> Vocabulary:
+    """Refuse a word list that hardly covers the text: it is another text's."""
+    total = sum(map(len, sentences))
+    unknown = sum(word not in vocabulary for words in sentences for word in words)
+    if unknown > total / 2:
+        raise ValueError(
+            f"{path}: the word list lacks {unknown:,} of the text's {total:,} words: it belongs to another text "
+            "(case or spelling differ?)."
+        )
+    return vocabulary
+
+
+def make_task(tokenizer: Tokenizer, windows: Windows, texts: Texts) -> LanguageModel:
+    """Texts by split as a task."""
+    streams = {split: stream(sentences, tokenizer) for split, sentences in texts.items()}
+    ends = {split: ends for split, (_, ends) in streams.items() if not ends.all()}
+    ids = {split: ids for split, (ids, _) in streams.items()}
+    return LanguageModel(
+        tokenizer, ids, ends, windows.length, windows.batch, windows.stride, windows.by_sentence
+    )
+
+
+def task_of(saved: Saved, texts: Texts) -> LanguageModel:
+    """The task that a saved model was trained for, on other texts."""
+    return make_task(saved.tokenizer, Windows(**saved.recipe["windows"]), texts)
+
+
+def train_float(
+    folder: Path,
+    tokenizer: Tokenizer,
+    task: LanguageModel,
+    windows: Windows,
+    network: Mapping[str, Any],
+    training: Training,
+    *,
+    start: nn.Module | None = None,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Path:
+    """Train a float model into ``folder/model.packed``; ``network`` is its kind and shape."""
+    if start is None:
+        torch.manual_seed(training.seed)
+        config = {key: value for key, value in network.items() if key != "network"}
+        kind = network.get("network", "transformer")
+        sizes = {"vocab": tokenizer.size} | ({"context": windows.length} if kind == "transformer" else {})
+        start = build(kind, {**config, **sizes})
+    model = start.to(device)
+    fit_(model, task, NoCompression(), training, run=folder, on_step=on_step)
+    recipe = {"windows": asdict(windows), "training": asdict(training)}
+    save(folder / "model.packed", model.cpu(), tokenizer, recipe)
+    return folder / "model.packed"
+
+
+def compress_onto(
+    folder: Path,
+    saved: Saved,
+    task: LanguageModel,
+    bit_map: BitMap,
+    method: str,
+    training: Training,
+    *,
+    device: str = "cpu",
+    on_step: OnStep | None = None,
+) -> Path:
+    """Train a saved model onto a plan by ``method``, into ``folder/model.packed`` and ``bit_map.json``."""
+    if method not in COMPRESSORS:
+        raise ValueError(f"unknown method '{method}': choose from {', '.join(COMPRESSORS)}.")
+    write_json(folder / "bit_map.json", bit_map.to_json())
+    model = saved.model.to(device)
+    quantized = fit_(model, task, COMPRESSORS[method](bit_map), training, run=folder, on_step=on_step)
+    recipe = {**saved.recipe, "method": method, "training": asdict(training)}
+    save(folder / "model.packed", model.cpu(), saved.tokenizer, recipe, quantized, bit_map)
+    return folder / "model.packed"
+
+
+def measure_costs(
+    method: str,
+    saved: Saved,
+    task: LanguageModel,
+    clusters: tuple[Cluster, ...],
+    widths: Sequence[int],
+    *,
+    step: str = "cluster",
+    n_batches: int = 8,
+    tolerance: float = 0.05,
+    max_probes: int = 256,
+    seed: int = 0,
+    trained: Trained | None = None,
+    tell: Tell = lambda done, of, note: None,
+) -> CostTable:
+    """Hessian or KL costs of every cluster and width on ``n_batches`` of the training text."""
+    batches = list(islice(task.batches("train", seed=seed + 1), n_batches))
+    if method == "kl":
+        return kl_costs(
+            saved.model, task, batches, clusters, widths, step=step, trained=trained,
+            progress=lambda n: tell(n, len(batches), "batches"),
+        )  # fmt: skip
+    if method != "hessian":
+        raise ValueError(f"costs by '{method}': choose hessian, kl or search.")
+    return hessian_costs(
+        saved.model, task, batches, clusters, widths,
+        generator=torch.Generator().manual_seed(seed), step=step, trained=trained, tolerance=tolerance,
+        max_probes=max_probes, progress=lambda n, error: tell(n, max_probes, f"standard error {100 * error:.1f} %"),
+    )  # fmt: skip
+
+
+def search_plan(
+    folder: Path,
+    saved: Saved,
+    task: LanguageModel,
+    clusters: tuple[Cluster, ...],
+    trained: Trained,
+    target_bits: float,
+    training: Training,
+    step: str = "cluster",
+    on_step: OnStep | None = None,
+) -> tuple[CostTable, BitMap]:
+    """MPLM eq. 12: train choice weights over uniform models; costs and the 1-best plan."""
+    search = Search(clusters, trained, target_bits=target_bits)
+    fit_(saved.model, task, search, training, run=folder, on_step=on_step)
+    return search.costs(), search.best_map(step)
+
+
+def measure(
+    path: Path, task: LanguageModel, ngram: NGram | None, texts: Texts, device: str = "cpu"
+) -> dict[str, Any]:
+    """Perplexity on dev and test of the model in a packed file, alone and with an n-gram.
+
+    The interpolation weight is tuned on dev by EM.
+    """
+    saved = load(path)
+    model = saved.model.to(device)
+    logprobs = {split: task.word_logprobs(model, split) for split in ("dev", "test")}
+    result: dict[str, Any] = {f"ppl_{split}": perplexity(p) for split, p in logprobs.items()}
+    if ngram is not None:
+        other = {split: np.concatenate(ngram.score(texts[split])) for split in logprobs}
+        weights = em_weights([logprobs["dev"], other["dev"]])
+        result["ppl_4gram"] = perplexity(interpolate([logprobs["test"], other["test"]], weights))
+        result["lm_weight"] = float(weights[0])
+    plan = saved.bit_map
+    return result | {
+        "bytes": path.stat().st_size,
+        "bits": 32 if plan is None else plan.average_bits,
+        "plan": None if plan is None else dict(plan.bits),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def perplexity(logprobs: Any) -> float:
+    """exp(-mean) of natural log-probabilities."""
+    return math.exp(-float(np.mean(logprobs, dtype=np.float64)))

@@ -1,0 +1,164 @@
+"""A run folder: stages whose results are kept, never repeated, and run side by side.
+
+    <run>/recipe.json          what is being run; another recipe in the same folder is refused
+    <run>/<stage>/result.json  written last: a stage that has it is finished
+    <run>/.lock                held while a process works here
+
+A stage names what it needs.  Stages that are ready run in worker processes, each with its share of
+the cores.  A killed run goes on where its unfinished stages left their checkpoints.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from greenasr.data.files import read_json, write_json
+
+Progress = Callable[[str, int, int, str], None]  # stage, done, of, note
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named piece of work; ``work(folder, tell)`` returns the JSON value of its result."""
+
+    name: str
+    needs: tuple[str, ...]
+    work: Callable[[Path, Callable[[int, int, str], None]], Mapping[str, Any]]
+
+
+@contextmanager
+def claimed(run: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
+    """Hold a run folder for one process and one recipe.
+
+    Raises ValueError when another process works there or the folder holds another run.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with open(run / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{run}: another greenasr is working here: wait for it or choose another --out.") from None
+        check_same(run / "recipe.json", recipe)
+        yield
+
+
+def check_same(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` to ``path``, or raise ValueError naming what differs from what is there."""
+    plain = json.loads(json.dumps(value))
+    if not path.exists():
+        write_json(path, plain)
+        return
+    there = read_json(path)
+    if there != plain:
+        changed = [key for key in sorted(plain.keys() | there.keys()) if plain.get(key) != there.get(key)]
+        raise ValueError(
+            f"{path}: this folder holds a run with other settings ({', '.join(changed)}): choose another --out, "
+            "or delete the folder to begin anew."
+        )
+
+
+def run_stage(stage: Stage, run: Path, tell: Progress) -> dict[str, Any]:
+    """The result of a stage: read if it is there, worked out and written if not."""
+    folder = run / stage.name
+    if (folder / RESULT).exists():
+        return dict(read_json(folder / RESULT))
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    result = dict(stage.work(folder, lambda done, of, note: tell(stage.name, done, of, note)))
+    result.setdefault("seconds", time.perf_counter() - began)
+    write_json(folder / RESULT, result)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return result
+
+
+def run_stages(stages: Sequence[Stage], run: Path, tell: Progress, jobs: int = 1) -> dict[str, dict[str, Any]]:
+    """All stages in an order that respects their needs, ``jobs`` at a time; name -> result.
+
+    The first stage to fail stops new ones from starting; those that run are let finish.
+    """
+    if jobs == 1:
+        return {stage.name: run_stage(stage, run, tell) for stage in _in_order(stages)}
+    done: dict[str, dict[str, Any]] = {}
+    waiting = list(_in_order(stages))
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        news = manager.Queue()
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+            running: dict[Future[dict[str, Any]], str] = {}
+            failure: BaseException | None = None
+            while waiting or running:
+                for stage in [s for s in waiting if set(s.needs) <= done.keys()] if failure is None else []:
+                    if len(running) < jobs:
+                        running[pool.submit(run_stage, stage, run, _Teller(news))] = stage.name
+                        waiting.remove(stage)
+                if not running:
+                    break
+                finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                while not news.empty():
+                    tell(*news.get())
+                for future in finished:
+                    name = running.pop(future)
+                    if error := future.exception():
+                        failure = failure or error
+                    else:
+                        done[name] = future.result()
+            if failure is not None:
+                raise failure
+    return done
+
+
+def needed(stages: Sequence[Stage], names: Sequence[str]) -> list[Stage]:
+    """The named stages and all that they need; ValueError for a name that no stage has."""
+    by_name = {stage.name: stage for stage in stages}
+    if unknown := [name for name in names if name not in by_name]:
+        raise ValueError(f"no stage '{unknown[0]}'; there are {', '.join(by_name)}.")
+    wanted = list(names)
+    for name in wanted:
+        wanted += [need for need in by_name[name].needs if need not in wanted]
+    return [stage for stage in stages if stage.name in wanted]
+
+
+def finished(stages: Sequence[Stage], run: Path) -> dict[str, dict[str, Any]]:
+    """Results that a run folder holds already."""
+    paths = {stage.name: run / stage.name / RESULT for stage in stages}
+    return {name: dict(read_json(path)) for name, path in paths.items() if path.exists()}
+
+
+@dataclass(frozen=True)
+class _Teller:
+    """Progress from a worker process, on its way to the screen."""
+
+    queue: Any
+
+    def __call__(self, stage: str, done: int, of: int, note: str) -> None:
+        self.queue.put((stage, done, of, note))
+
+
+def _in_order(stages: Sequence[Stage]) -> Iterator[Stage]:
+    """Stages after what they need; ValueError for a need that nothing makes."""
+    names = {stage.name for stage in stages}
+    for stage in stages:
+        if missing := set(stage.needs) - names:
+            raise ValueError(f"the row '{stage.name}' needs '{sorted(missing)[0]}', which the recipe does not have.")
+    left, made = list(stages), set[str]()
+    while left:
+        ready = next((s for s in left if set(s.needs) <= made), None)
+        if ready is None:
+            raise ValueError(f"the rows {', '.join(s.name for s in left)} wait for each other.")
+        left.remove(ready)
+        made.add(ready.name)
+        yield ready

@@ -1,0 +1,221 @@
+"""A table of compressed language models: the stages of MPLM's Tables 1 to 3, from text to rows.
+
+    text ─▶ tokenizer ─▶ float ─┬▶ bp, admm, … at one width            each row: model.packed, result.json
+                                ├▶ costs-hessian, costs-kl ─▶ plan ─▶ bp or admm on the plan
+                                └▶ admm models ─▶ super-network ─▶ plan ─▶ …
+
+Every figure of a row is measured on the model as read back from its packed file.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from greenasr.compress.allocate import allocate
+from greenasr.compress.clusters import make_clusters
+from greenasr.data.files import read_json, write_json
+from greenasr.data.grammar import generate
+from greenasr.data.text import read_sentences, tokenizer_from_json
+from greenasr.decode.arpa import read_arpa, write_arpa
+from greenasr.decode.kneser_ney import kneser_ney
+from greenasr.pipeline import lm
+from greenasr.pipeline.models import load, span_weights
+from greenasr.pipeline.recipe import METHODS, Recipe, Row
+from greenasr.pipeline.rescoring import rescore_stage
+from greenasr.pipeline.run import Stage
+from greenasr.roles import BitMap, Cluster, CostTable
+
+Tell = Callable[[int, int, str], None]
+PLANNED = ("hessian", "kl", "search")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a table is made: its recipe, its run folder, the user's texts and n-best lists."""
+
+    recipe: Recipe
+    run: Path
+    data: Path | None = None
+    nbest: Path | None = None
+    device: str = "cpu"
+
+    def sentences(self, split: str) -> list[list[str]]:
+        """The text of a split: the user's, or the generated corpus."""
+        data = self.recipe.data
+        if not data.train:
+            amount = data.sentences if split == "train" else max(200, data.sentences // 10)
+            return [line.split() for line in generate(split, amount, seed=0)]
+        if self.data is None:
+            raise ValueError(f"'{self.recipe.title}' is made from {data.train[0]}: give its folder with --data.")
+        names = data.train if split == "train" else (data.dev if split == "dev" else data.test,)
+        return [words for name in names for words in read_sentences(self.data / name)]
+
+
+def stages(place: Place) -> list[Stage]:
+    """Everything that the recipe's table needs, as stages."""
+    recipe = place.recipe
+    made = [Stage("tokenizer", (), partial(_tokenizer, place)), Stage("ngram", (), partial(_ngram, place))]
+    for row in recipe.rows:
+        needs: tuple[str, ...] = ("tokenizer", "ngram") if row.name == "float" else (row.start,)
+        if row.method in PLANNED:
+            needs = (*needs, f"plan-{row.method}-{row.bits:g}" if row.method == "search" else f"costs-{row.method}")
+        made.append(Stage(row.name, needs, partial(_row, place, row)))
+        if recipe.rescore is not None:
+            made.append(Stage(f"rescore-{row.name}", (row.name, "ngram"), partial(rescore_stage, place, row.name)))
+    methods = {row.method for row in recipe.rows}
+    for method in ("hessian", "kl"):
+        if method in methods:
+            made.append(Stage(f"costs-{method}", ("float",), partial(_costs, place, method)))
+    uniform = tuple(row.name for row in recipe.rows if row.method == "admm" and not row.bands)
+    for row in recipe.rows:
+        if row.method == "search":
+            made.append(Stage(f"plan-search-{row.bits:g}", uniform, partial(_search, place, row)))
+    return made
+
+
+def clusters_of(place: Place, model: nn.Module, row: Row | None = None) -> tuple[Cluster, ...]:
+    """A row's clusters: matrices, in bands where the plan is mixed or the row asks for them."""
+    compress = place.recipe.compress
+    mixed = row is None or row.method in PLANNED
+    banded = mixed if row is None or row.bands is None else row.bands
+    by = (row.by if row is not None else None) or compress.by
+    return make_clusters(model, by if mixed else "matrix", compress.bands if banded else None)
+
+
+def bit_map_of(place: Place, row: Row, clusters: tuple[Cluster, ...]) -> BitMap | None:
+    """A row's plan: one width, or the one that its costs lead to; None for the float model."""
+    step = row.step or place.recipe.compress.step
+    if row.method == "float":
+        return None
+    if row.method == "search":
+        return BitMap.from_json(read_json(place.run / f"plan-search-{row.bits:g}" / "bit_map.json"))
+    if row.method in PLANNED:
+        costs = CostTable.from_json(read_json(place.run / f"costs-{row.method}" / "costs.json"))
+        if row.widths is not None:
+            kept = {name: {b: c for b, c in by.items() if b in row.widths} for name, by in costs.costs.items()}
+            costs = replace(costs, costs=kept)
+        return allocate(costs, average_bits=row.bits, pinned=place.recipe.compress.pin, step=step)
+    return BitMap.uniform(clusters, int(row.bits), step)
+
+
+def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The finished rows as one JSON value, for `greenasr.report`."""
+    float_row = results["float"]
+    rows = []
+    for row in place.recipe.rows:
+        if row.name not in results:
+            continue
+        result = results[row.name]
+        rows.append(
+            {
+                "name": row.name,
+                "method": METHODS[row.method] if row.name != "float-continued" else "full precision, trained on",
+                "fit": row.fit if row.method in PLANNED else None,
+                "relative": result["ppl_test"] / float_row["ppl_test"],
+                "ratio": float_row["bytes"] / result["bytes"],
+                **{k: result.get(k) for k in ("bits", "ppl_dev", "ppl_test", "ppl_4gram", "bytes", "seconds_train", "plan")},
+                "paper": dict(row.paper) or None,
+                "rescoring": results.get(f"rescore-{row.name}"),
+            }
+        )
+    hessian = results.get("costs-hessian")
+    traces = {} if hessian is None else {name: list(pair) for name, pair in hessian["traces"].items()}
+    names = list(traces) or list(next((r["plan"] for r in rows if r["plan"]), {}))
+    return {"title": place.recipe.title, "model": _describe(place.recipe, float_row["parameters"]), "rows": rows, "traces": traces, "clusters": names}
+
+
+def _tokenizer(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
+    text = place.sentences("train")
+    made = lm.make_tokenizer(place.recipe.data.tokenizer, place.recipe.data.vocab, text)
+    write_json(folder / "tokenizer.json", made.to_json())
+    return {"size": made.size, "sentences": len(text), "words": sum(map(len, text))}
+
+
+def _ngram(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
+    made = kneser_ney(place.sentences("train"), place.recipe.ngram_order).lm
+    write_arpa(made, folder / "lm.arpa.gz")
+    logprobs = np.concatenate(made.score(place.sentences("test")))
+    return {"counts": list(made.counts), "ppl_test": lm.perplexity(logprobs)}
+
+
+def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
+    recipe, on_step = place.recipe, _teller(tell)
+    texts = {split: place.sentences(split) for split in ("train", "dev", "test")}
+    tokenizer = tokenizer_from_json(read_json(place.run / "tokenizer" / "tokenizer.json"))
+    task = lm.make_task(tokenizer, recipe.task, texts)
+    compress = recipe.compress
+    epochs = compress.epochs if row.epochs is None else row.epochs
+    training = replace(recipe.train, epochs=epochs, lr=row.lr or compress.lr, weight_decay=compress.weight_decay)
+    began = time.perf_counter()
+    if row.name == "float":
+        path = lm.train_float(
+            folder, tokenizer, task, recipe.task, recipe.model, recipe.train, device=place.device, on_step=on_step
+        )
+    else:
+        saved = load(place.run / row.start / "model.packed")
+        bit_map = bit_map_of(place, row, clusters_of(place, saved.model, row))
+        if bit_map is None:
+            path = lm.train_float(
+                folder, tokenizer, task, recipe.task, {}, training,
+                start=saved.model, device=place.device, on_step=on_step,
+            )  # fmt: skip
+        else:
+            method = row.fit if row.method in PLANNED else row.method
+            if method == "none":
+                training = replace(training, epochs=0)
+            path = lm.compress_onto(
+                folder, saved, task, bit_map, method, training, device=place.device, on_step=on_step
+            )
+    seconds = time.perf_counter() - began
+    arpa = place.run / "ngram" / "lm.arpa.gz"
+    figures = lm.measure(path, task, read_arpa(arpa), texts, place.device)
+    return {**figures, "seconds_train": seconds}
+
+
+def _costs(place: Place, method: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    compress = place.recipe.compress
+    saved = load(place.run / "float" / "model.packed")
+    task = lm.task_of(saved, {"train": place.sentences("train")})
+    costs = lm.measure_costs(
+        method, saved, task, clusters_of(place, saved.model), compress.widths, step=compress.step,
+        n_batches=compress.cost_batches, tolerance=compress.cost_tolerance, max_probes=compress.max_probes, tell=tell,
+    )  # fmt: skip
+    write_json(folder / "costs.json", costs.to_json())
+    traces, errors = costs.details.get("traces", {}), costs.details.get("standard_errors", {})
+    return {"method": method, "traces": {name: [trace, errors[name]] for name, trace in traces.items()}}
+
+
+def _search(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
+    recipe, compress = place.recipe, place.recipe.compress
+    uniform = [r for r in recipe.rows if r.method == "admm" and not r.bands]
+    trained = {int(r.bits): span_weights(place.run / r.name / "model.packed") for r in uniform}
+    saved = load(place.run / "float" / "model.packed")
+    task = lm.task_of(saved, {"train": place.sentences("train")})
+    training = replace(
+        recipe.train, epochs=compress.search_epochs, lr=compress.search_lr, weight_decay=0.0, warmup=0.0
+    )
+    clusters = make_clusters(saved.model, row.by or "matrix")
+    costs, bit_map = lm.search_plan(
+        folder, saved, task, clusters, trained, row.bits, training, compress.step, _teller(tell)
+    )
+    write_json(folder / "costs.json", costs.to_json())
+    write_json(folder / "bit_map.json", bit_map.to_json())
+    return {"plan": dict(bit_map.bits), "bits": bit_map.average_bits}
+
+
+def _teller(tell: Tell) -> Callable[[int, int, float], None]:
+    return lambda step, total, loss: tell(step, total, f"ppl {math.exp(min(loss, 20)):.1f}")
+
+
+def _describe(recipe: Recipe, parameters: int) -> str:
+    shape = ", ".join(f"{key} {value}" for key, value in recipe.model.items() if key != "network")
+    return f"{recipe.model.get('network', 'transformer')}, {shape}, {parameters / 1e6:.2f}M parameters"
