@@ -3,7 +3,7 @@
     table.json ─▶ table.md, sizes.png (PPL against megabytes), bits.png, traces.png
 
 The value is plain JSON: ``title``, ``model``, ``rows``, ``clusters`` (names in network order) and ``traces``
-(cluster -> [trace, standard error]).  A row has ``method``, ``bits``, ``ppl_test``, ``relative`` (to full
+(cluster -> [trace, standard error]).  A row has ``method``, ``name`` (its folder, such as "hessian-2-admm"), ``bits``, ``ppl_test``, ``relative`` (to full
 precision), ``bytes``, ``ratio``; where known ``ppl_dev``, ``ppl_4gram``, ``seconds_train``, ``seconds_eval``,
 ``plan`` (cluster -> bits), ``rescoring`` (set -> ``wer``, ``ci95``, ``mark``) and ``paper`` (``ppl``, ``mb``,
 ``ratio``).  What is missing or null is shown as a dash.  MB = 1e6 bytes, as the papers count.
@@ -32,8 +32,10 @@ METHODS = {
     "Hessian plan": ("#009E73", "D"),
     "search plan": ("#CC79A7", "^"),
     "KL plan": ("#D55E00", "v"),
+    "ACosR": ("#56B4E9", "P"),
+    "post-training": ("#999999", "X"),
 }
-OTHER = ("#666666", "X")
+OTHER = ("#666666", "h")
 GREY = "#777777"
 SAMPLES = np.linspace(0, 1, 24)
 
@@ -64,7 +66,26 @@ def bits_label(bits: float | None) -> str:
 def row_bits(row: Row) -> str:
     """`bits_label`, with one decimal always where the width is an average over clusters."""
     bits = row.get("bits")
-    return f"{bits:.1f}" if bits is not None and row.get("plan") else bits_label(bits)
+    return f"{bits:.1f}" if bits is not None and is_mixed(row) else bits_label(bits)
+
+
+def is_mixed(row: Row) -> bool:
+    """Whether the row's clusters have widths of their own."""
+    return len(set((row.get("plan") or {}).values())) > 1
+
+
+def label(row: Row) -> str:
+    """The method and what its folder's name adds behind the width: how it was fitted, bands, steps.
+
+    >>> label({"method": "Hessian plan", "name": "hessian-2-admm"}), label({"method": "ADMM", "name": "admm-2"})
+    ('Hessian plan, admm', 'ADMM')
+    """
+    return ", ".join([row["method"], *str(row.get("name", "")).split("-")[2:]])
+
+
+def style(name: str) -> tuple[str, str]:
+    """Colour and marker of a label, by the method that it begins with."""
+    return next((look for method, look in METHODS.items() if name.startswith(method)), OTHER)
 
 
 def megabytes(row: Row) -> float | None:
@@ -75,6 +96,12 @@ def megabytes(row: Row) -> float | None:
 def paper(row: Row, key: str) -> float | None:
     """The paper's figure of this row, None when it has none."""
     return (row.get("paper") or {}).get(key)
+
+
+def rescored(row: Row) -> Mapping[str, Mapping[str, Any]]:
+    """Sets that the row rescored, each with its ``wer`` and, where known, ``ci95`` and ``mark``."""
+    sets = row.get("rescoring") or {}
+    return {name: value for name, value in sets.items() if isinstance(value, Mapping) and "wer" in value}
 
 
 def markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -119,7 +146,7 @@ def size_table(table: Table) -> str:
     for row in table["rows"]:
         ppl = paper(row, "ppl")
         lines.append(
-            [row["method"], row_bits(row), number(row.get("ppl_test"), 2), number(row.get("relative"), 3)]
+            [label(row), row_bits(row), number(row.get("ppl_test"), 2), number(row.get("relative"), 3)]
             + [number(ppl, 2), number(ppl / theirs if ppl and theirs else None, 3)]
             + [number(megabytes(row), 2), number(paper(row, "mb"), 1)]
             + [number(row.get("ratio"), 1), number(paper(row, "ratio"), 1)]
@@ -132,13 +159,13 @@ def rescoring_table(table: Table) -> str:
 
     A mark after a WER is the one its row carries; the recipe that made the row says what it means.
     """
-    sets = list(dict.fromkeys(name for row in table["rows"] for name in (row.get("rescoring") or {})))
+    sets = list(dict.fromkeys(name for row in table["rows"] for name in rescored(row)))
     header = ["method", "#bit", "PPL", "+4gram", *(f"{name} WER" for name in sets), "MB", "ratio", "eval s"]
     lines = []
     for row in table["rows"]:
-        line = [row["method"], row_bits(row), number(row.get("ppl_test"), 2), number(row.get("ppl_4gram"), 2)]
+        line = [label(row), row_bits(row), number(row.get("ppl_test"), 2), number(row.get("ppl_4gram"), 2)]
         for name in sets:
-            scored = (row.get("rescoring") or {}).get(name) or {}
+            scored = rescored(row).get(name, {})
             line.append(number(scored.get("wer"), 2, scored.get("mark") or ""))
         line += [number(megabytes(row), 2), number(row.get("ratio"), 1), number(row.get("seconds_eval"), 2)]
         lines.append(line)
@@ -148,10 +175,10 @@ def rescoring_table(table: Table) -> str:
 def interval_lines(table: Table) -> list[str]:
     """One line for every rescored set of every row: its WER and 95 % interval."""
     return [
-        f"- {row['method']}, {row_bits(row)} bits, {name}: {number(scored.get('wer'), 2)} "
+        f"- {label(row)}, {row_bits(row)} bits, {name}: {number(scored.get('wer'), 2)} "
         f"[{number(scored['ci95'][0], 2)}, {number(scored['ci95'][1], 2)}]"
         for row in table["rows"]
-        for name, scored in (row.get("rescoring") or {}).items()
+        for name, scored in rescored(row).items()
         if scored.get("ci95")
     ]
 
@@ -160,7 +187,7 @@ def table_markdown(table: Table, plots: Sequence[str] = ()) -> str:
     """The whole of table.md: title, the tables that the rows have figures for, and the plots."""
     parts = [f"# {table['title']}", str(table.get("model", ""))]
     parts += [size_table(table), "PPL is of the test text; MB = 1e6 bytes of the file on disk."]
-    if any(row.get("rescoring") for row in table["rows"]):
+    if any(rescored(row) for row in table["rows"]):
         parts += ["## Rescored N-best lists", rescoring_table(table)]
         if intervals := interval_lines(table):
             parts += ["95 % intervals of WER:", "\n".join(intervals)]
@@ -238,7 +265,7 @@ def _draw_curves(axes: Axes, curves: Curves, hollow: bool) -> None:
     names, widths, lines = [], [], []
     sizes: list[float] = []
     for method, curve in curves.items():
-        colour, marker = METHODS.get(method, OTHER)
+        colour, marker = style(method)
         ordered = sorted(curve)
         line = np.array([point[:2] for point in ordered])
         lines.append(line)
@@ -270,7 +297,7 @@ def plot_sizes(table: Table, path: str | Path) -> None:
     theirs: dict[str, list[Point]] = {}
     for row in table["rows"]:
         if (size := megabytes(row)) and row.get("ppl_test"):
-            ours.setdefault(row["method"], []).append((size, row["ppl_test"], row_bits(row)))
+            ours.setdefault(label(row), []).append((size, row["ppl_test"], row_bits(row)))
         mb, ppl = paper(row, "mb"), paper(row, "ppl")
         if mb and ppl:
             theirs.setdefault(row["method"], []).append((mb, ppl, row_bits(row)))
@@ -307,21 +334,26 @@ def plot_sizes(table: Table, path: str | Path) -> None:
 
 
 def plot_bits(table: Table, path: str | Path) -> None:
-    """Bits of every cluster in network order, first on top; one panel for every plan that is not uniform."""
-    plans = [row for row in table["rows"] if row.get("plan") and len(set(row["plan"].values())) > 1]
-    clusters = list(table["clusters"])
-    figure = Figure(figsize=(2.2 + 2.6 * max(1, len(plans)), 1.2 + 0.2 * len(clusters)), layout="constrained")
-    panels = figure.subplots(1, max(1, len(plans)), squeeze=False, sharey=True)[0]
-    places = np.arange(len(clusters))
+    """Bits of every cluster in network order, first on top; one panel for every plan that is not uniform.
+
+    A plan over other clusters than the table's (a search over whole matrices) has names of its own.
+    """
+    plans = [row for row in table["rows"] if is_mixed(row)]
+    order = list(table["clusters"])
+    named = [order if set(row["plan"]) <= set(order) else list(row["plan"]) for row in plans] or [order]
+    same = all(names == named[0] for names in named)
+    longest = max(map(len, named))
+    width = 2.2 + 2.6 * len(named) if same else 4.4 * len(named)
+    figure = Figure(figsize=(width, 1.2 + 0.2 * max(longest, 3)), layout="constrained")
+    panels = figure.subplots(1, len(named), squeeze=False, sharey=same)[0]
     widest = max([bits for row in plans for bits in row["plan"].values()], default=1)
-    for axes, row in zip(panels, plans, strict=False):
-        colour, _ = METHODS.get(row["method"], OTHER)
-        bits = [row["plan"].get(name) for name in clusters]
-        heights = [np.log2(b) + 0.5 if b else 0 for b in bits]
-        axes.barh(places, heights, color=colour, height=0.72)
-        for place, height, b in zip(places, heights, bits, strict=True):
-            axes.text(height + 0.08, place, bits_label(b), va="center", fontsize=7, color="#333333")
-        axes.set_title(f"{row['method']}, {row_bits(row)} bits on average", fontsize=9, loc="left")
+    for axes, row, names in zip(panels, plans, named, strict=False):
+        bits = [row["plan"].get(name) for name in names]
+        lengths = [np.log2(b) + 0.5 if b else 0 for b in bits]
+        axes.barh(range(len(names)), lengths, color=style(row["method"])[0], height=0.72)
+        for place, (length, b) in enumerate(zip(lengths, bits, strict=True)):
+            axes.text(length + 0.08, place, bits_label(b), va="center", fontsize=7, color="#333333")
+        axes.set_title(f"{label(row)}, {row_bits(row)} bits on average", fontsize=9, loc="left")
     for axes in panels:
         ticks = [b for b in (1, 2, 4, 8, 16, 32) if b <= widest]
         axes.set_xticks([np.log2(b) + 0.5 for b in ticks], [str(b) for b in ticks])
@@ -330,8 +362,9 @@ def plot_bits(table: Table, path: str | Path) -> None:
         axes.tick_params(axis="both", labelsize=7, length=0)
         _clean(axes)
         axes.grid(False, axis="y")
-    panels[0].set_yticks(places, clusters)
-    panels[0].set_ylim(len(clusters) - 0.4, -0.6)
+    for axes, names in zip(panels[:1] if same else panels, named, strict=False):
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
     if not plans:
         panels[0].text(0.5, 0.5, "no mixed plan yet", transform=panels[0].transAxes, ha="center", color=GREY)
     _save(figure, path)
@@ -378,11 +411,11 @@ def plot_traces(table: Table, path: str | Path) -> None:
     _save(figure, path)
 
 
-def write_report(table: Table, folder: str | Path) -> None:
+def write(table: Table, folder: str | Path) -> None:
     """Write table.json, table.md and the plots that the table has figures for into ``folder``."""
     folder = Path(folder)
     plots = {"sizes.png": plot_sizes}
-    if any(row.get("plan") for row in table["rows"]):
+    if any(is_mixed(row) for row in table["rows"]):
         plots["bits.png"] = plot_bits
     if table.get("traces"):
         plots["traces.png"] = plot_traces

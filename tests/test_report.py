@@ -95,10 +95,22 @@ def test_rescored_sets_have_their_marks_and_intervals() -> None:
     assert f"{method}, {bits} bits, atis: 7.50 [6.90, 8.10]" in text
 
 
+def test_a_uniform_plan_is_not_called_an_average() -> None:
+    assert report.row_bits({"bits": 2.0, "plan": {"a": 2, "b": 2}}) == "2"
+    assert report.row_bits({"bits": 2.0, "plan": {"a": 1, "b": 3}}) == "2.0"
+
+
+def test_a_plan_over_other_clusters_has_a_panel_with_its_own_names(tmp_path: Path) -> None:
+    table = made_up_table()
+    table["rows"][-1] |= {"plan": {"embedding": 4, "layers.0": 2}, "name": "search-2.2"}
+    report.plot_bits(table, tmp_path / "bits.png")
+    assert (tmp_path / "bits.png").read_bytes().startswith(PNG)
+
+
 @pytest.mark.parametrize("ppl, mb", [(57.0, 66.0), (8.0, 1.3)], ids=["near the paper", "far from it"])
 def test_all_files_are_written(tmp_path: Path, ppl: float, mb: float) -> None:
     table = made_up_table(ppl, mb)
-    report.write_report(table, tmp_path)
+    report.write(table, tmp_path)
     assert read_json(tmp_path / "table.json") == table
     assert "![sizes](sizes.png)" in (tmp_path / "table.md").read_text()
     for name in ("sizes.png", "bits.png", "traces.png"):
@@ -107,7 +119,7 @@ def test_all_files_are_written(tmp_path: Path, ppl: float, mb: float) -> None:
 
 def test_a_table_of_which_nothing_is_done_yet_still_prints(tmp_path: Path) -> None:
     table = {"title": "t", "model": "m", "rows": [{"method": "full precision", "bits": 32}], "clusters": []}
-    report.write_report(table, tmp_path)
+    report.write(table, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["sizes.png", "table.json", "table.md"]
     report.plot_bits(table, tmp_path / "bits.png")
     report.plot_traces(table, tmp_path / "traces.png")
