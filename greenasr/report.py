@@ -3,10 +3,11 @@
     table.json ─▶ table.md, sizes.png (PPL against megabytes), bits.png, traces.png
 
 The value is plain JSON: ``title``, ``model``, ``rows``, ``clusters`` (names in network order) and ``traces``
-(cluster -> [trace, standard error]).  A row has ``method``, ``name`` (its folder, such as "hessian-2-admm"), ``bits``, ``ppl_test``, ``relative`` (to full
-precision), ``bytes``, ``ratio``; where known ``ppl_dev``, ``ppl_4gram``, ``seconds_train``, ``seconds_eval``,
-``plan`` (cluster -> bits), ``rescoring`` (set -> ``wer``, ``ci95``, ``mark``) and ``paper`` (``ppl``, ``mb``,
-``ratio``).  What is missing or null is shown as a dash.  MB = 1e6 bytes, as the papers count.
+(cluster -> [trace, standard error]).  A row has ``method``, ``name`` (its folder, "bp-2-bands"), ``bits``,
+``ppl_test``, ``relative`` (to full precision), ``bytes``, ``ratio``; where known ``ppl_dev``, ``ppl_4gram``,
+``seconds_train``, ``seconds_eval``, ``plan`` (cluster -> bits), ``rescoring`` (set -> ``wer``, ``ci95``,
+``mark``) and ``paper`` (``ppl``, ``mb``, ``ratio``).  What is missing or null is shown as a dash.  MB = 1e6
+bytes, as the papers count.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def is_mixed(row: Row) -> bool:
 def label(row: Row) -> str:
     """The method and what its folder's name adds behind the width: how it was fitted, bands, steps.
 
-    >>> label({"method": "Hessian plan", "name": "hessian-2-admm"}), label({"method": "ADMM", "name": "admm-2"})
-    ('Hessian plan, admm', 'ADMM')
+    >>> label({"method": "Hessian plan", "name": "hessian-2-admm"})
+    'Hessian plan, admm'
     """
     return ", ".join([row["method"], *str(row.get("name", "")).split("-")[2:]])
 
