@@ -37,12 +37,18 @@ def attach_(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
 
 
 def detach_(model: nn.Module) -> None:
-    """Take every attached module off; parameters keep their own values and names."""
+    """Take every attached module off; parameters keep their own values, names and order."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             assert isinstance(module.parametrizations, nn.ModuleDict)
             for name in list(module.parametrizations):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+                rest = {
+                    other: module._parameters.pop(other)
+                    for other in list(module._parameters)
+                    if other != name
+                }
+                module._parameters.update(rest)  # torch registers a layer's weight before its bias
 
 
 @contextmanager

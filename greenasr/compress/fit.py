@@ -72,7 +72,10 @@ def make_optimizer(model: nn.Module, settings: Training) -> torch.optim.Optimize
     parameters = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in parameters if p.dim() >= 2]
     vectors = [p for p in parameters if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=True)
 
 
@@ -87,15 +90,18 @@ def fit_(
 ) -> dict[str, Quantized]:
     """Train ``model`` in place; returns the codes and steps of every span that was quantized.
 
-    ``run`` is a folder for ``checkpoint.pt`` (removed at the end) and ``log.jsonl``: a second call
-    with the same folder goes on where the first was stopped.  Raises ValueError when the loss is
-    not finite or the checkpoint belongs to other settings.
+    ``run`` is a folder for ``checkpoint.pt`` and ``log.jsonl``: a second call with the same folder goes
+    on where the first was stopped, so remove the checkpoint when the model is saved.  Raises ValueError
+    when the loss is not finite or the checkpoint belongs to other settings.
     """
     total = max(1, round(settings.epochs * task.n_batches("train"))) if settings.epochs else 0
     compressor.prepare_(model)
     optimizer = make_optimizer(model, settings)
-    step, log = 0, []
+    step = 0
+    log: list[dict[str, Any]] = []
     checkpoint = run / "checkpoint.pt" if run else None
+    if run:
+        run.mkdir(parents=True, exist_ok=True)
     if checkpoint and checkpoint.exists():
         step, log = _resume_(checkpoint, model, optimizer, settings)
     model.train()
@@ -121,17 +127,27 @@ def fit_(
         if step % settings.leg == 0 or step == total:
             mean = float(leg_loss) / leg_steps
             if not math.isfinite(mean):
-                raise ValueError(f"the loss is {mean} at step {step} of {total}: lower lr (now {settings.lr:g}).")
+                raise ValueError(
+                    f"the loss is {mean} at step {step} of {total}: lower lr (now {settings.lr:g})."
+                )
             seconds = time.perf_counter() - began + (log[-1]["seconds"] if log and step > leg_steps else 0)
-            log.append({"step": step, "of": total, "loss": mean, "lr": settings.rate(step - 1, total), **extra, "seconds": seconds})
+            log.append(
+                {
+                    "step": step,
+                    "of": total,
+                    "loss": mean,
+                    "lr": settings.rate(step - 1, total),
+                    **extra,
+                    "seconds": seconds,
+                }
+            )
             began, leg_loss, leg_steps = time.perf_counter(), torch.zeros(()), 0
             if checkpoint:
                 _save(checkpoint, model, optimizer, settings, step, log)
     quantized = compressor.finish_(model)
     model.eval()
-    if checkpoint and checkpoint.exists():
-        rows = "".join(json.dumps(row) + "\n" for row in log)
-        (checkpoint.parent / "log.jsonl").write_text(rows)
+    if run:
+        _write_log(run / "log.jsonl", log)
     return quantized
 
 
@@ -148,7 +164,15 @@ def _batches(task: Trainable, settings: Training, step: int, total: int) -> Iter
         epoch += 1
 
 
-def _save(path: Path, model: nn.Module, optimizer: Any, settings: Training, step: int, log: list[dict[str, Any]]) -> None:
+def _write_log(path: Path, log: list[dict[str, Any]]) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in log))
+    temporary.replace(path)
+
+
+def _save(
+    path: Path, model: nn.Module, optimizer: Any, settings: Training, step: int, log: list[dict[str, Any]]
+) -> None:
     state = {
         "settings": asdict(settings),
         "model": model.state_dict(),
@@ -161,11 +185,15 @@ def _save(path: Path, model: nn.Module, optimizer: Any, settings: Training, step
     temporary.replace(path)
 
 
-def _resume_(path: Path, model: nn.Module, optimizer: Any, settings: Training) -> tuple[int, list[dict[str, Any]]]:
+def _resume_(
+    path: Path, model: nn.Module, optimizer: Any, settings: Training
+) -> tuple[int, list[dict[str, Any]]]:
     state = torch.load(path, weights_only=True)
     if state["settings"] != asdict(settings):
         changed = [k for k, v in asdict(settings).items() if state["settings"].get(k) != v]
-        raise ValueError(f"{path}: begun with other settings ({', '.join(changed)}): use another folder or delete the file.")
+        raise ValueError(
+            f"{path}: begun with other settings ({', '.join(changed)}): use another folder or delete it."
+        )
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["log"]

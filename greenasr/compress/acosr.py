@@ -1,0 +1,175 @@
+"""ACosR: a regularizer whose minima are the levels, so that training itself gathers the weights there.
+
+    L        = L_accuracy - α Σ_w |cos(π θ w)|                  eq. 4–6, levels m / θ
+    w       <- w - κ / (π θ) sin(π (θ w - round(θ w)))          its gradient step, eq. 7
+
+Nguyen et al. 2020.  The paper has one table for the whole network (θ = 2^7 for 8 bits, 2^5 for 6); with
+``theta=None`` every span has its fitted step instead, θ = 1 / step, and a 1-bit table with levels ±step
+is the same function shifted by a step with θ = 1 / (2 step).
+
+Two forms.  *Coupled* is the paper's: the regularizer is a part of the loss.  Under Adam its gradient is
+then divided by the gradients' size, and clipped with them, so α says little about what it does.  The
+default is *decoupled*, as AdamW decays weights: the gradient acts after the optimizer's step with
+α = κ / (π θ)², which makes κ the share of its distance that a weight near a level loses in one step.
+κ grows geometrically from ``begin`` to ``end`` while training runs.  Beyond the outermost level the pull
+stays at its crest.  Steps follow the weights until ``freeze``; after that weights are kept in the range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from greenasr.compress import attach
+from greenasr.ops import grid
+from greenasr.ops.periodic import absolute_cosine
+from greenasr.roles import BitMap, Quantized
+
+
+class Table(nn.Module):
+    """Identity on the weight; carries its tables, so that their steps are saved with the model."""
+
+    def __init__(self, tables: attach.Grid):
+        super().__init__()
+        self.tables = tables
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight itself."""
+        return weight
+
+    def spans(self, weight: Tensor) -> list[tuple[Tensor, Tensor, int]]:
+        """Every span's weights, viewed so that its step broadcasts, its step, and its bits."""
+        flat = weight.view(len(weight), -1)  # a view, so that `pull_` moves the weight itself
+        out = []
+        for i, (start, stop, quantizer) in enumerate(self.tables.spans):
+            step, rows = self.tables.get_buffer(f"step_{i}"), flat[start:stop]
+            out.append((rows.view(*step.shape[:2], -1) if step.dim() == 3 else rows, step, quantizer.bits))
+        return out
+
+
+def pull_(weight: Tensor, step: Tensor, bits: int, kappa: float) -> None:
+    """One step of the regularizer alone: w -= κ s / π sin(π r), with s the spacing of the levels, in place.
+
+    r is the offset from the nearest level of the table in units of s, held to ±1/2 beyond its ends; a
+    ``step`` of 0 pulls its weights to 0.
+    """
+    spacing, level = spacing_and_level(weight, step, bits)
+    tiny = torch.finfo(weight.dtype).tiny
+    r = (weight - level).div_(spacing.clamp(min=tiny)).clamp_(-0.5, 0.5)
+    weight.sub_(r.mul_(math.pi).sin_().mul_(spacing).mul_(kappa / math.pi))
+
+
+def spacing_and_level(weight: Tensor, step: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The distance between levels, shaped as ``step``, and every weight's nearest level."""
+    if bits == 1:
+        return 2 * step, torch.where(weight < 0, -step, step)
+    q = grid.largest_code(bits)
+    tiny = torch.finfo(weight.dtype).tiny
+    return step, (weight / step.clamp(min=tiny)).round_().clamp_(-q, q).mul_(step)
+
+
+def wgtc(weight: Tensor, step: Tensor, bits: int, tolerance: float = 1e-6) -> float:
+    """WgtC of ACosR §5: the share of weights less than ``tolerance`` from a level of their table.
+
+    >>> wgtc(torch.tensor([[0.5, -0.5, 0.2, 0.0]]), torch.tensor(0.5), bits=2)
+    0.75
+    """
+    _, level = spacing_and_level(weight.detach(), step, bits)
+    return float(((weight.detach() - level).abs() < tolerance).double().mean())
+
+
+@dataclass
+class Acosr:
+    """ACosR onto the tables of a bit map; ``converged`` is WgtC, measured every so many steps and at the end.
+
+    ``theta`` gives all spans one step, 1 / θ, as in the paper.  ``coupled`` adds the regularizer to the
+    loss, with the paper's ``alpha``; otherwise ``begin`` and ``end`` are κ at both ends of training.
+    """
+
+    bit_map: BitMap
+    alpha: float = 0.005
+    theta: float | None = None
+    coupled: bool = False
+    begin: float = 1e-4
+    end: float = 0.3
+    freeze: float = 0.5
+    every: int = 100
+    converged: float = field(default=math.nan, init=False)
+    _sites: dict[str, Table] = field(default_factory=dict, init=False, repr=False)
+    _weights: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _steps: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that push weights off their levels."""
+        if self.theta is not None and self.theta <= 0:
+            raise ValueError(
+                f"theta is 1 / the spacing of the levels and must be positive, got {self.theta:g}."
+            )
+        if not 0 < self.begin <= self.end <= 1:
+            raise ValueError(
+                f"begin and end must satisfy 0 < begin <= end <= 1, got {self.begin:g} and {self.end:g}."
+            )
+        if self.alpha <= 0:
+            raise ValueError(
+                f"alpha must be positive, got {self.alpha:g}: a negative one repels from the levels."
+            )
+
+    def prepare_(self, model: nn.Module) -> None:
+        """Attach the tables to every site of every weight."""
+        grids = attach.make_grids(model, self.bit_map)
+        if self.theta is not None:
+            for step in (buffer for tables in grids.values() for buffer in tables.buffers()):
+                step.fill_(1 / self.theta)
+        self._sites = {name: Table(tables) for name, tables in grids.items()}
+        self._weights = {name: p for name, p in model.named_parameters() if name in self._sites}
+        attach.attach_(model, self._sites)
+
+    def penalty(self, model: nn.Module) -> Tensor | float:
+        """Eq. 5 and 6 when coupled: -α Σ |cos(π θ w)| over all weights."""
+        if not self.coupled:
+            return 0.0
+        total: Tensor | float = 0.0
+        for name, site in self._sites.items():
+            for rows, step, bits in site.spans(self._weights[name]):
+                shift, spacing = (step, 2 * step) if bits == 1 else (torch.zeros_like(step), step)
+                theta = 1 / spacing.clamp(min=torch.finfo(step.dtype).tiny)
+                total = total - self.alpha * absolute_cosine(rows - shift, theta).sum()
+        return total
+
+    @torch.no_grad()
+    def after_step_(self, model: nn.Module, progress: float) -> Mapping[str, float]:
+        """The regularizer's own step when decoupled; steps follow, then weights are held in the range."""
+        kappa = self.begin * (self.end / self.begin) ** progress
+        for name, site in self._sites.items():
+            weight = self._weights[name]
+            if self.theta is None and progress < self.freeze:
+                site.tables.refit_(weight)
+            for rows, step, bits in site.spans(weight):
+                if self.theta is not None or progress >= self.freeze:
+                    edge = grid.largest_code(bits) * step
+                    rows.copy_(torch.minimum(torch.maximum(rows, -edge), edge))
+                if not self.coupled:
+                    pull_(rows, step, bits, kappa)
+        self._steps += 1
+        if self._steps % self.every == 0 or progress == 1:
+            self.converged = self.share_converged()
+        return {"wgtc": self.converged} if self.coupled else {"wgtc": self.converged, "kappa": kappa}
+
+    def share_converged(self) -> float:
+        """WgtC over all weights of the bit map."""
+        parts = [
+            (rows.numel(), wgtc(rows, step, bits))
+            for name, site in self._sites.items()
+            for rows, step, bits in site.spans(self._weights[name])
+        ]
+        return sum(n * share for n, share in parts) / sum(n for n, _ in parts)
+
+    def finish_(self, model: nn.Module) -> dict[str, Quantized]:
+        """Project the weights that have not converged."""
+        self.converged = self.share_converged()
+        attach.detach_(model)
+        return attach.settle_(model, {name: site.tables for name, site in self._sites.items()})
