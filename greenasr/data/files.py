@@ -18,7 +18,7 @@ from typing import Any
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it becomes ``path`` when the block ends without an error.
 
     The temporary file is removed otherwise.  Missing parent folders are made.  An OSError (a full
@@ -65,7 +65,7 @@ def _umask() -> int:
     return mask
 
 
-def write_atomic(path: str | Path, data: bytes | str) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write ``data`` to ``path`` whole or not at all; text as UTF-8 with its line ends as they are."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
@@ -73,7 +73,7 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
         os.fsync(file.fileno())
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a JSON value to ``path`` whole or not at all.
 
     Raises ValueError for NaN and infinities, which JSON does not have.
@@ -85,7 +85,7 @@ def write_json(path: str | Path, value: Any) -> None:
     write_atomic(path, text + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | os.PathLike[str]) -> Any:
     """Read one JSON value; a file that is not JSON raises ValueError with its line."""
     try:
         text = Path(path).read_text(encoding="utf-8")
