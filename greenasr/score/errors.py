@@ -72,7 +72,8 @@ def wer(errors: Iterable[Errors]) -> float:
         wrong, words = wrong + e.total, words + e.n_ref
     if not words:
         raise ValueError(
-            "WER is undefined: found 0 reference words, expected at least 1. Give references that are not all empty."
+            "WER is undefined: found 0 reference words, expected at least 1. "
+            "Give references that are not all empty."
         )
     return 100 * wrong / words
 
@@ -83,6 +84,12 @@ def by_speaker(errors: Iterable[Errors]) -> dict[str, list[Errors]]:
     for e in errors:
         groups["-" if e.speaker is None else e.speaker].append(e)
     return dict(groups)
+
+
+def wer_by_speaker(errors: Iterable[Errors]) -> dict[str, float]:
+    """Speaker -> WER in percent; 0 for a speaker without reference words, as sc_stats counts it."""
+    groups = by_speaker(errors)
+    return {name: wer(group) if any(e.n_ref for e in group) else 0.0 for name, group in groups.items()}
 
 
 def bootstrap_ci95(errors: Sequence[Errors], seed: int = 0, draws: int = 2000) -> tuple[float, float]:
@@ -113,10 +120,10 @@ def bootstrap_ci95(errors: Sequence[Errors], seed: int = 0, draws: int = 2000) -
 
 
 def to_jsonl(errors: Iterable[Errors]) -> str:
-    """One JSON object a line with the fields of `Errors`.
+    r"""One JSON object a line with the fields of `Errors`.
 
     >>> to_jsonl([count_ops("u1", "CS")])
-    '{"utt_id": "u1", "n_ref": 2, "n_sub": 1, "n_ins": 0, "n_del": 0, "speaker": null}\\n'
+    '{"utt_id": "u1", "n_ref": 2, "n_sub": 1, "n_ins": 0, "n_del": 0, "speaker": null}\n'
     """
     return "".join(json.dumps(asdict(e), ensure_ascii=False) + "\n" for e in errors)
 
@@ -129,6 +136,7 @@ def read_errors(path: str | Path) -> list[Errors]:
             errors.append(Errors(**json.loads(line)))
         except (json.JSONDecodeError, TypeError) as cause:
             raise ValueError(
-                f"{path}:{number}: not a line of errors ({cause}). Write the file with `greenasr score --errors FILE`."
+                f"{path}:{number}: not a line of errors ({cause}). "
+                "Write the file with `greenasr score --errors FILE`."
             ) from None
     return errors

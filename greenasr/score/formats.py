@@ -8,7 +8,7 @@ kaldi and jsonl are plain words compared as written.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,9 @@ class Settings:
     chars: bool = False
     reduce: Collection[str] = ()
     allow_missing: bool = False
+
+
+SETTINGS = Settings()
 
 
 def guess_format(path: str | Path) -> str:
@@ -114,52 +117,55 @@ class Aligned:
         return count_ops(self.utt_id, self.ops, self.speaker)
 
 
+def read_pair(
+    ref: str | Path, hyp: str | Path, format: str | None = None, settings: Settings = SETTINGS
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Utterances of both files; ``format`` overrides the guess ("stm" or "ctm": an stm against a ctm)."""
+    ref_format, hyp_format = (format or guess_format(path) for path in (ref, hyp))
+    timed = {ref_format, hyp_format} & {"stm", "ctm"}
+    if timed and format is None and (ref_format, hyp_format) != ("stm", "ctm"):
+        raise ValueError(
+            f"{hyp}: found {ref_format} against {hyp_format}, expected a ctm against an stm. "
+            "Give both, or name the format with --format."
+        )
+    ignore = settings.ignore_case
+    if ignore is None:
+        ignore = bool({ref_format, hyp_format} & set(SCLITE))
+    change: Fold = partial(fold, language=settings.language) if ignore else str
+    if timed:
+        return deal(read_stm(ref, change), read_ctm(hyp, change), settings.reduce)
+    return _read(ref, ref_format, "ref", change), _read(hyp, hyp_format, "hyp", change)
+
+
+def _read(path: str | Path, format: str, role: str, change: Fold) -> list[Utterance]:
+    """The utterances of a file with one a line."""
+    if format == "trn":
+        return read_trn(path, change)
+    if format == "jsonl":
+        return read_jsonl(path, role, change)
+    if format == "kaldi":
+        return read_kaldi(path, change)
+    raise ValueError(
+        f"{path}: found {format}, expected trn, kaldi or jsonl. Give its partner in {format}, too."
+    )
+
+
 def score_files(
-    ref: str | Path,
-    hyp: str | Path,
-    format: str | None = None,
-    settings: Settings = Settings(),
+    ref: str | Path, hyp: str | Path, format: str | None = None, settings: Settings = SETTINGS
 ) -> list[Aligned]:
     """Read both files and align every reference with its hypothesis, in the reference's order.
 
-    ``format`` overrides the guess for both ("stm" or "ctm" means an stm against a ctm).  With an sgml
-    as hypothesis its alignments are taken as they are, and the reference may be the same file.
+    An sgml as hypothesis is aligned already: it is taken as it is and the reference is not read.
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"--format: found '{format}', expected one of {', '.join(FORMATS)}.")
-    hyp_format = format or guess_format(hyp)
-    ref_format = format or guess_format(ref)
-    if hyp_format == "sgml":
+    if (format or guess_format(hyp)) == "sgml":
         return [Aligned(a.utt_id, a.speaker, a.ops) for a in read_sgml(hyp)]
-    change = _change(settings, {ref_format, hyp_format})
-    if {ref_format, hyp_format} & {"stm", "ctm"}:
-        if format is None and (ref_format, hyp_format) != ("stm", "ctm"):
-            raise ValueError(
-                f"{hyp}: found {ref_format} against {hyp_format}, expected an stm as reference and a ctm as hypothesis. "
-                "Give both, or name the format with --format."
-            )
-        refs, hyps = deal(read_stm(ref, change), read_ctm(hyp, change), settings.reduce)
-    else:
-        refs = _readers("ref", change)[ref_format](ref)
-        hyps = _readers("hyp", change)[hyp_format](hyp)
-    return align_all(refs, hyps, str(hyp), settings)
-
-
-def _change(settings: Settings, formats: set[str]) -> Fold:
-    ignore = bool(formats & set(SCLITE)) if settings.ignore_case is None else settings.ignore_case
-    return partial(fold, language=settings.language) if ignore else str
-
-
-def _readers(role: str, change: Fold) -> dict[str, Callable[[str | Path], list[Utterance]]]:
-    return {
-        "trn": partial(read_trn, change=change),
-        "kaldi": partial(read_kaldi, change=change),
-        "jsonl": partial(read_jsonl, role=role, change=change),
-    }
+    return align_all(*read_pair(ref, hyp, format, settings), str(hyp), settings)
 
 
 def align_all(
-    refs: list[Utterance], hyps: list[Utterance], hyp_name: str, settings: Settings = Settings()
+    refs: list[Utterance], hyps: list[Utterance], hyp_name: str, settings: Settings = SETTINGS
 ) -> list[Aligned]:
     """Align utterances of the same id; ValueError names the first that only one side has."""
     heard = {h.utt_id: h for h in hyps}
@@ -174,15 +180,15 @@ def align_all(
     for r in refs:
         if r.utt_id not in heard and not settings.allow_missing:
             raise ValueError(
-                f"{r.where}: utterance '{r.utt_id}' has no hypothesis in {hyp_name}, expected every id in both files. "
-                "Add its line (an id alone is an empty hypothesis), or count it as deleted with --allow-missing."
+                f"{r.where}: utterance '{r.utt_id}' has no hypothesis in {hyp_name}, expected one. "
+                "Add its line (an id alone is an empty hypothesis), or count it as deleted: --allow-missing."
             )
-        h = heard.get(r.utt_id)
-        tokens = (r.tokens, h.tokens if h else ())
+        found = heard.get(r.utt_id)
+        said, hyp = r.tokens, found.tokens if found else ()
         if settings.chars:
-            tokens = (characters(tokens[0]), characters(tokens[1]))
-        path = ops_tokens(*tokens, settings.rules)
-        aligned.append(Aligned(r.utt_id, r.speaker or (h.speaker if h else None), path))
+            said, hyp = characters(said), characters(hyp)
+        path = ops_tokens(said, hyp, settings.rules)
+        aligned.append(Aligned(r.utt_id, r.speaker or (found.speaker if found else None), path))
     return aligned
 
 

@@ -50,7 +50,7 @@ def text_lines(path: str | Path) -> Iterator[tuple[str, str]]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as cause:
                 raise ValueError(
-                    f"{where}: byte {cause.start + 1} of the line is {raw[cause.start]:#04x}, expected UTF-8. "
+                    f"{where}: byte {cause.start + 1} of the line is {raw[cause.start]:#04x}, not UTF-8. "
                     f"Convert the file, for example `iconv -f latin1 -t utf-8 {path}`."
                 ) from None
             yield where, line.rstrip("\r\n")
@@ -94,7 +94,7 @@ def read_trn(path: str | Path, change: Fold = fold) -> list[Utterance]:
         utt_id, bracket, after = rest.partition(")")
         if not bracket or after.strip() or not utt_id.strip():
             raise ValueError(
-                f"{where}: found no id in parentheses at the end of '{line[-40:]}', expected 'the words (id)'. "
+                f"{where}: found no id in parentheses at the end of '{line[-40:]}', expected 'words (id)'. "
                 "Add the id, or name the file's format with --format."
             )
         utterances.append(Utterance(utt_id.strip(), marked(words, where), where))

@@ -1,9 +1,9 @@
-"""Transcripts with sclite's markup: alternatives, words that may be left out, fragments, tags.
+r"""Transcripts with sclite's markup: alternatives, words that may be left out, fragments, tags.
 
     { um / uh / @ }     any one of these; @ is nothing at all; alternatives nest
     (the)               optionally deletable, when that is asked for (sclite -D)
     fi-  -icks          a fragment, right when the other word begins (ends) so (sclite -F)
-    word;tag1;tag2      tags are dropped; \\; is a semicolon; one * at the end of a word is dropped
+    word;tag1;tag2      tags are dropped; \; is a semicolon; one * at the end of a word is dropped
 
 See "sclite" in SCTK's documentation, and `word.c`, `text.c` of its source.
 """
@@ -29,9 +29,9 @@ Token = str | Alternatives
 
 
 def clean_word(raw: str) -> str:
-    """A word without tags, escapes and a final star.
+    r"""A word without tags, escapes and a final star.
 
-    >>> clean_word("They;tag1;tag2"), clean_word(r"a\\;s"), clean_word("dog*")
+    >>> clean_word("They;tag1;tag2"), clean_word(r"a\;s"), clean_word("dog*")
     ('They', 'a;s', 'dog')
     """
     word = TAG.split(raw, maxsplit=1)[0].replace("\\;", ";")
@@ -69,7 +69,8 @@ def _closing(text: str, start: int) -> int:
         if depth == 0:
             return at
     raise ValueError(
-        f"alternatives are not closed: found '{text[start : start + 20]}', expected '{{ a / b }}'. Close the brace."
+        f"alternatives are not closed: found '{text[start : start + 20]}', expected '{{ a / b }}'. "
+        "Close the brace."
     )
 
 

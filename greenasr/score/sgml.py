@@ -46,7 +46,8 @@ def read_sgml(path: str | Path) -> list[Alignment]:
             found = ATTRIBUTE.search(text)
             if not found:
                 raise ValueError(
-                    f'{where}: found no id="…" in {text[:40]}, expected one. Write the file with sclite -o sgml.'
+                    f'{where}: found no id="…" in {text[:40]}, expected one. '
+                    "Write the file with sclite -o sgml."
                 )
             if text.startswith("<SPEAKER"):
                 speaker = found[1]

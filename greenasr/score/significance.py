@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist, fmean
 
 from greenasr.score.align import ops
@@ -157,8 +158,8 @@ def mapsswe(
     >>> mapsswe([["a", "b"]], [["a", "b"]], [["a", "b"]]).p
     1.0
     """
-    paths = ([ops(r, h) for r, h in zip(refs, hyps, strict=True)] for hyps in (hyps_a, hyps_b))
-    return mapsswe_of_ops(*paths)
+    a, b = ([ops(r, h) for r, h in zip(refs, hyps, strict=True)] for hyps in (hyps_a, hyps_b))
+    return mapsswe_of_ops(a, b)
 
 
 def smallest_detectable(
@@ -202,7 +203,11 @@ def two_sided_binomial(a: int, b: int) -> float:
     if a == b:
         return 1.0
     n = a + b
-    return 2 * sum(math.comb(n, k) for k in range(min(a, b) + 1)) / 2**n
+    ways = total = 1
+    for k in range(min(a, b)):
+        ways = ways * (n - k) // (k + 1)
+        total += ways
+    return float(Fraction(total, 2 ** (n - 1)))
 
 
 def mcnemar(paths_a: Sequence[str], paths_b: Sequence[str], alpha: float = 0.05) -> Mcnemar:
@@ -277,9 +282,9 @@ def wilcoxon(wer_a: Mapping[str, float], wer_b: Mapping[str, float], alpha: floa
 def _by_speaker(wer_a: Mapping[str, float], wer_b: Mapping[str, float]) -> list[float]:
     """WER of A minus B, speaker by speaker in A's order."""
     if not wer_a or set(wer_a) != set(wer_b):
-        odd = sorted(set(wer_a) ^ set(wer_b))[:3]
+        only_one = "".join(f", only one has {name}" for name in sorted(set(wer_a) ^ set(wer_b))[:1])
         raise ValueError(
-            f"tests by speaker: found {len(wer_a)} and {len(wer_b)} speakers{f', only one has {odd}' if odd else ''}, "
+            f"tests by speaker: found {len(wer_a)} and {len(wer_b)} speakers{only_one}, "
             "expected the same speakers in both. Score both systems against the same references."
         )
     return [wer_a[name] - wer_b[name] for name in wer_a]

@@ -71,7 +71,7 @@ def read_stm(path: str | Path, change: Fold = fold) -> list[Segment]:
             )
         except (IndexError, ValueError):
             raise ValueError(
-                f"{where}: found '{line[:40]}', expected 'file channel speaker start end <labels> the words'. "
+                f"{where}: found '{line[:40]}', expected 'file channel speaker start end <labels> words'. "
                 "Give an stm, or name the file's format with --format."
             ) from None
         text = fields[5] if len(fields) > 5 else ""
@@ -148,7 +148,7 @@ def _with_alternatives(rows: list[Timed]) -> list[Timed]:
 def deal(
     segments: Iterable[Segment], words: Iterable[Timed], reduce: Collection[str] = ()
 ) -> tuple[list[Utterance], list[Utterance]]:
-    """Reference and hypothesis utterances, segment by segment, named speaker-000, speaker-001, …
+    """Reference and hypothesis utterances, segment by segment, named speaker-000, speaker-001 and so on.
 
     ``reduce`` is sclite's -m: with "ref", segments entirely before the first word or after the last
     are left out; with "hyp", words before the first segment or after the last.  Raises ValueError
@@ -187,7 +187,7 @@ def deal(
     if by_channel:
         (file, channel_name), left = next(iter(by_channel.items()))
         raise ValueError(
-            f"{left[0].where}: found words of file '{file}' channel '{channel_name}', expected only files and channels "
-            "of the stm, each in one run of lines. Remove the words, or add their segments."
+            f"{left[0].where}: found words of file '{file}' channel '{channel_name}', expected only files "
+            "and channels of the stm, each in one run of lines. Remove the words, or add their segments."
         )
     return refs, hyps
