@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from greenasr.data.files import atomic
 from greenasr.decode.ngram import BOS, EOS, Floats, Ints, NGram
 
 Fail = Callable[[int, str], ValueError]
@@ -27,22 +28,13 @@ ZERO = -99.0  # written for log10 0, as SRILM has it
 
 def write_arpa(lm: NGram, path: str | os.PathLike[str]) -> None:
     """Write the model whole or not at all; a name that ends in .gz is compressed."""
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb") as raw:
-            if path.suffix == ".gz":
-                with (
-                    gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-                    io.TextIOWrapper(packed, "utf-8") as out,
-                ):
-                    out.writelines(_lines(lm))
-            else:
-                with io.TextIOWrapper(raw, "utf-8") as out:
-                    out.writelines(_lines(lm))
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with atomic(path) as draft, open(draft, "wb") as raw:
+        if Path(path).suffix == ".gz":
+            with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.TextIOWrapper(packed, "utf-8") as out:
+                out.writelines(_lines(lm))
+        else:
+            with io.TextIOWrapper(raw, "utf-8") as out:
+                out.writelines(_lines(lm))
 
 
 def _lines(lm: NGram) -> Iterator[str]:
