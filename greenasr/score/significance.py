@@ -9,9 +9,10 @@ those of B in segment i,
 
 Signed pairs (SI) and Wilcoxon (WI) compare WER by speaker, McNemar (MN) whole utterances right or
 wrong.  Cuts, statistics and tie rules follow SCTK (`mtchprs.c`, `sentmcn.c`, `signtest.c`,
-`wilcoxon.c`).  We differ on purpose in two places: p of a normal z is exact where sc_stats rounds z
-down to a table in steps of 0.01; and binomial p is exact for any n, where sc_stats above n = 20 uses
-an approximation that halves the count twice and calls 10 against 11 significant.
+`wilcoxon.c`).  We differ on purpose in three places: p of a normal z is exact where sc_stats rounds z
+down to a table in steps of 0.01; binomial p is exact for any n, where sc_stats above n = 20 uses an
+approximation that halves the count twice and calls 10 against 11 significant; and differences by
+speaker that are equal but for rounding share their rank.
 """
 
 from __future__ import annotations
@@ -260,7 +261,7 @@ def wilcoxon(wer_a: Mapping[str, float], wer_b: Mapping[str, float], alpha: floa
     if not a_is_worse:
         differences = [-d for d in differences]
     n = len(differences)
-    sizes = [abs(d) for d in differences]
+    sizes = [round(abs(d), 9) for d in differences]
     ranks = [sum(other < s for other in sizes) + (sizes.count(s) + 1) / 2 for s in sizes]
     sides: tuple[list[float], list[float]] = ([], [])
     ties = 0
