@@ -146,13 +146,13 @@ def hutchinson(
     """Tr(H_ii) of every block on the mean of ``losses``, with probes added until it is sharp enough.
 
     Every loss is evaluated anew, given a few probes of its own, and dropped again, so that memory
-    holds one graph; independent probes on many small losses spread better than the same number on
-    one large loss (‖mean H‖² ≤ mean ‖H‖², and the mean of B independent draws divides by B).
+    holds one graph.  Cutting the data into more losses, each with its own probes, never spreads the
+    estimate more at equal data (‖mean H‖² ≤ mean ‖H‖²); a loss too small wastes the machine.
 
     Stops when `Traces.excess` is under ``tolerance`` or another round would pass ``max_probes``.  A
-    round gives each loss the number of probes that the spread so far asks for, at most doubling, and
-    never fewer than two in all, from which the spread is known.  ``progress(probes, excess)`` is told
-    after each round.  Given the number of probes the estimate is unbiased.
+    round gives each loss the number of probes that the spread so far asks for, at most doubling; the first
+    gives at least four, so that they share the price of the first backward.  ``progress(probes,
+    excess)`` is told after each round.  Given the number of probes the estimate is unbiased.
     """
     if not losses:
         raise ValueError("no batch to take the Hessian on: give at least one")
@@ -162,7 +162,7 @@ def hutchinson(
             f"allow {2 * len(losses)} or use fewer batches"
         )
     share = max_probes // len(losses)
-    wanted = min(max(2, math.ceil(min_probes / len(losses))), share)
+    wanted = min(max(4, math.ceil(min_probes / len(losses))), share)
     draws: list[list[Tensor]] = [[] for _ in losses]
     while True:
         for loss, seen in zip(losses, draws, strict=True):

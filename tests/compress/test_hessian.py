@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from greenasr.compress.clusters import make_clusters, span_key
 from greenasr.compress.hessian import hessian_costs
 from greenasr.compress.quantizers import Uniform
+from greenasr.data.batches import TokenBatch
+from greenasr.data.text import Vocabulary
+from greenasr.models.transformer_lm import TransformerConfig, TransformerLM
 from greenasr.roles import Cluster, CostTable, Span
+from greenasr.tasks.language_model import LanguageModel
 
 
 class Quadratic:
@@ -70,6 +74,30 @@ def test_bands_and_blocks_share_one_product() -> None:
     assert table.details["traces"]["mixed"] == pytest.approx(2 * ((2 + 3) * 3 + 2 * 1 * 6))
     assert table.details["mean_traces"]["mixed"] == pytest.approx(2 * ((2 + 3) * 3 + 2 * 1 * 6) / 12)
     assert table.details["traces"]["rest"] == pytest.approx(2 * 1 * 3)
+
+
+def test_traces_of_a_tied_transformer_equal_the_exact_hessian_within_their_standard_errors() -> None:
+    ids = torch.randint(0, 5, (3, 5))
+    model = TransformerLM(
+        TransformerConfig(vocab=5, layers=1, dim=4, heads=2, hidden=6, context=4, dropout=0.3)
+    )
+    vocabulary = Vocabulary(("<eos>", "<unk>", "a", "b", "c"))
+    task, batch = LanguageModel(vocabulary, {}), TokenBatch(ids[:, :-1], ids[:, 1:])
+    clusters = make_clusters(model, bands={"embedding.weight": [2]})
+    table = costs(model, clusters, task=task, batches=[batch], tolerance=0.0, min_probes=400, max_probes=400)
+    parameters = {name: weight for name, weight in model.named_parameters() if weight.dim() == 2}
+    loss = task.loss(model.eval(), batch, twice_differentiable=True)
+    first = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+    rows = {}
+    for (name, weight), grad in zip(parameters.items(), first, strict=True):
+        columns = [torch.autograd.grad(g, weight, retain_graph=True)[0].flatten() for g in grad.flatten()]
+        rows[name] = torch.stack(columns).diagonal().view(weight.shape).sum(1)
+    assert [len(cluster.spans) for cluster in clusters] == [1] * len(parameters) + [1]
+    for cluster in clusters:
+        (span,) = cluster.spans
+        exact = float(rows[span.name][span.start : span.stop].sum())
+        estimate, error = (table.details[key][cluster.name] for key in ("traces", "standard_errors"))
+        assert abs(estimate - exact) < 4 * error + 1e-6, cluster.name
 
 
 def test_a_finer_step_costs_no_more() -> None:
