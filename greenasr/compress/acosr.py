@@ -157,7 +157,8 @@ class Acosr:
         self._steps += 1
         if self._steps % self.every == 0 or progress == 1:
             self.converged = self.share_converged()
-        return {"wgtc": self.converged} if self.coupled else {"wgtc": self.converged, "kappa": kappa}
+        figures = {} if self.coupled else {"kappa": kappa}
+        return figures if math.isnan(self.converged) else {**figures, "wgtc": self.converged}
 
     def share_converged(self) -> float:
         """WgtC over all weights of the bit map."""

@@ -155,12 +155,15 @@ def _batches(task: Trainable, settings: Training, step: int, total: int) -> Iter
     """The batches from ``step`` on: passes with seeds of their own, earlier batches skipped."""
     at, epoch = 0, 0
     while at < total:
+        began = at
         for batch in task.batches("train", settings.seed * 10_007 + epoch):
             if at >= total:
                 return
             if at >= step:
                 yield batch
             at += 1
+        if at == began:
+            raise ValueError("the training split has no batch: give more text or shorter windows.")
         epoch += 1
 
 
@@ -188,7 +191,7 @@ def _save(
 def _resume_(
     path: Path, model: nn.Module, optimizer: Any, settings: Training
 ) -> tuple[int, list[dict[str, Any]]]:
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     if state["settings"] != asdict(settings):
         changed = [k for k, v in asdict(settings).items() if state["settings"].get(k) != v]
         raise ValueError(
