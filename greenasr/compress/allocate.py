@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -78,12 +78,14 @@ def front(
     pinned: Mapping[str, int] | None = None,
     step: str = "cluster",
     points: int | None = 200,
+    on_plan: Callable[[int, int], None] | None = None,
 ) -> list[Plan]:
     """Plans that no other beats in both size and cost, from the smallest to the cheapest.
 
     The front is walked down: the best plan of a budget, then of one unit less than that plan took,
     and so on.  Every plan is exact for its budget.  A front may hold exponentially many plans, so
     budgets are also at least 1/``points`` of the range apart; ``points=None`` gives every plan.
+    ``on_plan(done, of)`` is told how much of the range of sizes is walked.
     """
     problem = _Problem(costs, dict(pinned or {}), step, by)
     stride = 1 if points is None else max(1, (problem.largest - problem.smallest) // points)
@@ -93,6 +95,8 @@ def front(
         bit_map = problem.solve(budget)
         plans.append(plan(costs, bit_map))
         budget = min(budget - stride, problem.size(bit_map) - 1)
+        if on_plan is not None:
+            on_plan(problem.largest - max(budget, problem.smallest), problem.largest - problem.smallest)
     return plans[::-1]
 
 

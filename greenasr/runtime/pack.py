@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from greenasr.compress.clusters import span_key
 from greenasr.ops import bits as bitpack
 from greenasr.roles import BitMap, Quantized, Span
 from greenasr.runtime import format as packed_format
@@ -95,10 +96,7 @@ def _spans(
     planned: dict[str, tuple[Span, int]] = {}
     for cluster in bit_map.clusters if bit_map is not None else ():
         for span in cluster.spans:
-            planned[f"{span.name}[{span.start}:{span.stop}]"] = (
-                span,
-                bit_map.bits[cluster.name] if bit_map else 0,
-            )
+            planned[span_key(span)] = (span, bit_map.bits[cluster.name] if bit_map else 0)
     if odd := sorted(planned.keys() ^ quantized.keys()):
         found, missing = (
             ("bit map", "quantized weights") if odd[0] in planned else ("quantized weights", "bit map")
