@@ -12,8 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from greenasr.data.files import write_atomic
-from greenasr.score.errors import Errors, bootstrap_ci95, by_speaker, to_jsonl, wer, wer_by_speaker
-from greenasr.score.formats import Aligned, Settings, score_files, with_speakers
+from greenasr.score.errors import (
+    Errors,
+    bootstrap_ci95,
+    by_speaker,
+    knows_speakers,
+    to_jsonl,
+    wer,
+    wer_by_speaker,
+)
+from greenasr.score.formats import Aligned, Settings, normalisation, score_files, with_speakers
 from greenasr.score.network import Rules
 from greenasr.score.significance import (
     difference_ci95,
@@ -25,6 +33,12 @@ from greenasr.score.significance import (
 )
 
 SYSTEMS = {"a": "hyp", "b": "against", None: None}
+TESTS = {
+    "mapsswe": "MAPSSWE, word errors by segment",
+    "mcnemar": "McNemar, utterances all right",
+    "signed_pairs": "signed pairs, WER by speaker",
+    "wilcoxon": "Wilcoxon, WER by speaker",
+}
 
 
 def score(
@@ -45,8 +59,12 @@ def score(
         bool | None, typer.Option("--ignore-case/--case", help="Default: ignored in trn, stm, ctm only.")
     ] = None,
     language: Annotated[str, typer.Option(help='"tr" or "az": Turkish case of i.')] = "",
-    fragments: Annotated[bool, typer.Option("-F", help="A fragment fi- is right for find.")] = False,
-    optional: Annotated[bool, typer.Option("-D", help="Words in (parentheses) may be left out.")] = False,
+    fragments: Annotated[
+        bool, typer.Option("--fragments", "-F", help="A fragment fi- is right for find.")
+    ] = False,
+    optional: Annotated[
+        bool, typer.Option("--optional", "-D", help="Words in (parentheses) may be left out.")
+    ] = False,
     chars: Annotated[bool, typer.Option("--chars", help="Score characters instead of words.")] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="A reference without hypothesis counts as deleted.")
@@ -69,7 +87,7 @@ def score(
     )
     first = with_speakers(score_files(ref, hyp, format, settings), speakers)
     counts = [a.errors for a in first]
-    result = summary(counts, seed)
+    result = summary(counts, seed) | {"normalisation": normalisation(ref, hyp, format, settings)}
     if against is not None:
         second = with_speakers(score_files(ref, against, format, settings), speakers)
         result |= comparison(first, second, seed, str(against))
@@ -94,6 +112,7 @@ def summary(errors: list[Errors], seed: int = 0) -> dict[str, Any]:
         "utterances": len(errors),
         "wrong_utterances": sum(e.total > 0 for e in errors),
         "ci95": list(bootstrap_ci95(errors, seed)),
+        "ci95_over": "speakers" if knows_speakers(errors) else "utterances",
     }
 
 
@@ -137,10 +156,15 @@ def named(test: Any) -> dict[str, Any]:
 def show(result: dict[str, Any], errors: list[Errors], hyp: Path, against: Path | None) -> None:
     """The result as tables on stdout; ``errors`` not empty asks for a row a speaker."""
     console = Console()
-    table = Table()
-    for column in ("system", "WER %", "95 % interval", "sub", "del", "ins", "words", "utterances"):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    rows = [(str(hyp), result)] + ([(str(against), result["against"])] if against else [])
+    ours, theirs = hyp.name, against.name if against else ""
+    if ours == theirs:
+        ours, theirs = str(hyp), str(against)
+    table = Table(caption=f"texts: {result['normalisation']}; interval over {result['ci95_over']}")
+    for column in ("system", "WER %", "95 % interval", "sub", "del", "ins", "words", "utts"):
+        table.add_column(
+            column, justify="left" if column == "system" else "right", no_wrap=column != "system"
+        )
+    rows = [(ours, result)] + ([(theirs, result["against"])] if against else [])
     for name, row in rows:
         interval = f"{row['ci95'][0]:.2f} – {row['ci95'][1]:.2f}"
         numbers = (row[key] for key in ("sub", "del", "ins", "ref_words", "utterances"))
@@ -151,24 +175,18 @@ def show(result: dict[str, Any], errors: list[Errors], hyp: Path, against: Path 
     if against is None:
         return
     low, high = result["difference_ci95"]
-    console.print(
-        f"WER of {hyp} minus {against}: {result['difference']:+.2f} points, "
-        f"95 % interval {low:+.2f} to {high:+.2f}; "
-        f"this set shows differences from {result['smallest_detectable']:.2f} points on."
-    )
-    for key, title in (
-        ("mapsswe", "MAPSSWE, word errors by segment"),
-        ("mcnemar", "McNemar, utterances all right"),
-        ("signed_pairs", "signed pairs, WER by speaker"),
-        ("wilcoxon", "Wilcoxon, WER by speaker"),
-    ):
+    difference, smallest = result["difference"], result["smallest_detectable"]
+    lines = [
+        f"{ours} minus {theirs}: {difference:+.2f} points of WER, 95 % interval {low:+.2f} to {high:+.2f}",
+        f"smallest difference this set can show: {smallest:.2f} points",
+    ]
+    verdict = {"hyp": f"{ours} is better", "against": f"{theirs} is better", None: "no difference shown"}
+    for key, title in TESTS.items():
         if test := result[key]:
-            verdict = {
-                "hyp": f"{hyp} is better",
-                "against": f"{against} is better",
-                None: "no difference shown",
-            }
-            console.print(f"{title}: p = {test['p']:.4f}, {verdict[test['better']]}")
+            p = f"p = {test['p']:.4f}" if test["p"] >= 0.0001 else "p < 0.0001"
+            few = " (fewer than 30 segments: take p as rough)" if test.get("segments", 30) < 30 else ""
+            lines.append(f"{title}: {p}, {verdict[test['better']]}{few}")
+    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 
 def speaker_table(errors: list[Errors]) -> Table:

@@ -92,6 +92,11 @@ def wer_by_speaker(errors: Iterable[Errors]) -> dict[str, float]:
     return {name: wer(group) if any(e.n_ref for e in group) else 0.0 for name, group in groups.items()}
 
 
+def knows_speakers(errors: Sequence[Errors]) -> bool:
+    """Whether every utterance has a speaker and there are at least two."""
+    return len({e.speaker for e in errors}) > 1 and all(e.speaker is not None for e in errors)
+
+
 def bootstrap_ci95(errors: Sequence[Errors], seed: int = 0, draws: int = 2000) -> tuple[float, float]:
     """2.5 % and 97.5 % points of WER when speakers (else utterances) are drawn with replacement.
 
@@ -103,9 +108,7 @@ def bootstrap_ci95(errors: Sequence[Errors], seed: int = 0, draws: int = 2000) -
     (0.0, 0.0)
     """
     wer(errors)
-    groups = by_speaker(errors)
-    known = len(groups) > 1 and all(e.speaker is not None for e in errors)
-    units = list(groups.values()) if known else [[e] for e in errors]
+    units = list(by_speaker(errors).values()) if knows_speakers(errors) else [[e] for e in errors]
     wrong = np.array([sum(e.total for e in unit) for unit in units])
     words = np.array([sum(e.n_ref for e in unit) for unit in units])
     rng = np.random.default_rng(seed)

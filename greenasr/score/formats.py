@@ -128,13 +128,35 @@ def read_pair(
             f"{hyp}: found {ref_format} against {hyp_format}, expected a ctm against an stm. "
             "Give both, or name the format with --format."
         )
-    ignore = settings.ignore_case
-    if ignore is None:
-        ignore = bool({ref_format, hyp_format} & set(SCLITE))
+    ignore = ignores_case({ref_format, hyp_format}, settings)
     change: Fold = partial(fold, language=settings.language) if ignore else str
     if timed:
         return deal(read_stm(ref, change), read_ctm(hyp, change), settings.reduce)
     return _read(ref, ref_format, "ref", change), _read(hyp, hyp_format, "hyp", change)
+
+
+def ignores_case(formats: set[str], settings: Settings = SETTINGS) -> bool:
+    """Whether the texts are compared in lower case: when one is in a format of sclite's, unless set."""
+    return bool(formats & set(SCLITE)) if settings.ignore_case is None else settings.ignore_case
+
+
+def normalisation(
+    ref: str | Path, hyp: str | Path, format: str | None = None, settings: Settings = SETTINGS
+) -> str:
+    """What is done to the texts before they are compared, in words, to stand beside a score."""
+    formats = {format or guess_format(ref), format or guess_format(hyp)}
+    if "sgml" in formats:
+        return "as aligned in the sgml"
+    parts = ["lower case" if ignores_case(formats, settings) else "as written"]
+    if settings.language and parts[0] == "lower case":
+        parts[0] += f" ({settings.language})"
+    if settings.rules.optional:
+        parts.append("(words) may be left out")
+    if settings.rules.fragments:
+        parts.append("fragments match")
+    if settings.chars:
+        parts.append("characters")
+    return ", ".join(parts)
 
 
 def _read(path: str | Path, format: str, role: str, change: Fold) -> list[Utterance]:

@@ -28,6 +28,7 @@ def test_json_has_the_counts_and_the_interval(files: list[Path], capsys: pytest.
     assert counts == {"sub": 1, "del": 1, "ins": 1, "ref_words": 11, "utterances": 3}
     assert result["wer"] == pytest.approx(300 / 11)
     assert result["ci95"][0] <= result["wer"] <= result["ci95"][1]
+    assert (result["ci95_over"], result["normalisation"]) == ("utterances", "as written")
     assert sum(e.total for e in read_errors(files[0].with_name("errors.jsonl"))) == 3
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from greenasr.score.formats import Settings, guess_format, score_files, with_speakers
+from greenasr.score.formats import Settings, guess_format, normalisation, score_files, with_speakers
 from greenasr.score.sgml import read_sgml
 
 STM = """;; LABEL "O" "Overall" "Overall"
@@ -101,7 +101,9 @@ def test_sclite_formats_ignore_case_and_others_do_not(tmp_path: Path) -> None:
 
 def test_turkish_folds_dotted_and_dotless_i_apart(tmp_path: Path) -> None:
     a, b = written(tmp_path, a_trn="IŞIK İZ (s-1)\n", b_trn="ışık iz (s-1)\n")
-    assert score_files(a, b, settings=Settings(language="tr"))[0].ops == "CC"
+    settings = Settings(language="tr")
+    assert score_files(a, b, settings=settings)[0].ops == "CC"
+    assert normalisation(a, b, settings=settings) == "lower case (tr)"
 
 
 def test_characters_are_scored_when_asked_for(tmp_path: Path) -> None:
