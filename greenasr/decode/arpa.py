@@ -68,8 +68,9 @@ def read_arpa(path: str | os.PathLike[str]) -> NGram:
     if at is None:
         raise fail(1, "no line \\data\\, so this is not an ARPA language model")
     promised: list[int] = []
-    for at in range(at + 1, len(lines)):
-        text = lines[at].strip()
+    start = at + 1
+    for at, line in enumerate(lines[start:], start):
+        text = line.strip()
         if text.startswith("\\"):
             break
         if text:

@@ -17,15 +17,18 @@ from greenasr.decode.ngram import Floats
 
 
 def interpolate(logprobs: Sequence[Floats], weights: Sequence[float]) -> Floats:
-    """log Σ_m λ_m exp(logprobs[m]) of every word, M x (L,) -> (L,), natural logarithms.
+    """Logarithm of Σ_m λ_m exp(logprobs[m]) of every word, M x (L,) -> (L,), natural logarithms.
 
     >>> interpolate([np.log([0.5, 0.1]), np.log([0.1, 0.5])], [0.5, 0.5]).round(4).tolist()
     [-1.204, -1.204]
     """
     with np.errstate(divide="ignore"):
-        parts = np.stack([np.asarray(p, np.float64) for p in logprobs]) + np.log(np.asarray(weights))[:, None]
+        parts: Floats = (
+            np.stack([np.asarray(p, np.float64) for p in logprobs]) + np.log(np.asarray(weights))[:, None]
+        )
     top = parts.max(axis=0)
-    return top + np.log(np.exp(parts - top).sum(axis=0))
+    mixed: Floats = top + np.log(np.exp(parts - top).sum(axis=0))
+    return mixed
 
 
 def em_weights(logprobs: Sequence[Floats], tolerance: float = 1e-7, steps: int = 1000) -> Floats:
@@ -36,8 +39,8 @@ def em_weights(logprobs: Sequence[Floats], tolerance: float = 1e-7, steps: int =
     if len({len(p) for p in logprobs}) != 1 or not len(logprobs[0]):
         lengths = ", ".join(str(len(p)) for p in logprobs)
         raise ValueError(
-            f"models give probabilities of {lengths or 'no'} words, they should give the same number, at least one. "
-            "Score the same text with every model."
+            f"models give probabilities of {lengths or 'no'} words, they should give the same number, "
+            "at least one. Score the same text with every model."
         )
     stacked = np.stack([np.asarray(p, np.float64) for p in logprobs])
     top = stacked.max(axis=0)
@@ -53,4 +56,5 @@ def em_weights(logprobs: Sequence[Floats], tolerance: float = 1e-7, steps: int =
         if likelihood - before < tolerance:
             break
         weights = weights * (probs / mixed).mean(axis=1)
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights

@@ -27,7 +27,7 @@ FALLBACK = (0.0, 0.5, 1.0, 1.5)
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A model, how often the text has each of its n-grams, and the discounts (0, D1, D2, D3+) of each order."""
+    """A model, how often the text has each n-gram, and the discounts (0, D1, D2, D3+) of each order."""
 
     lm: NGram
     text_counts: tuple[Ints, ...]
@@ -136,8 +136,8 @@ def _stream(
     for number, sentence in enumerate(sentences, 1):
         if BOS in sentence or EOS in sentence:
             raise ValueError(
-                f"sentence {number} of the text holds {BOS if BOS in sentence else EOS}, which marks sentence "
-                "bounds and should not be in a text of one sentence a line. Remove the marks."
+                f"sentence {number} of the text holds {BOS if BOS in sentence else EOS}, which marks "
+                "sentence bounds and should not be in a text of one sentence a line. Remove the marks."
             )
         stream.append(1)
         stream.extend(

@@ -1,7 +1,7 @@
 """N-best lists: what the recognizer proposed for each utterance, best first.
 
-JSON lines, one utterance a line:     {"id": "u1", "ref": "a b", "hyps": ["a b", "a p"], "scores": [-1.5, -2.0]}
-Kaldi-style, one hypothesis a line:   u1-1 a b      with a file of scores  u1-1 -1.5  and one of references  u1 a b
+JSON lines, one utterance a line:    {"id": "u1", "ref": "a b", "hyps": ["a b", "a p"], "scores": [-1, -2]}
+Kaldi-style, one hypothesis a line:  u1-1 a b    with a file of scores  u1-1 -1  and one of references  u1 a b
 
 A score is larger when the hypothesis is better.  Lists without scores can be read with
 ``first_pass="rank"``, which makes the score of the r-th hypothesis -log r.  An empty text is a
@@ -83,7 +83,8 @@ def _entry(value: Any, where: str, first_pass: str, need_ref: bool) -> NBest:
         )
     if not hyps:
         raise ValueError(
-            f"{where}: 'hyps' of '{value['id']}' is empty. Give at least one hypothesis, \"\" for one of no words."
+            f"{where}: 'hyps' of '{value['id']}' is empty. Give at least one hypothesis, "
+            '"" for one of no words.'
         )
     if ref is not None and not isinstance(ref, str):
         raise ValueError(
@@ -127,7 +128,7 @@ def write_nbest(path: FilePath, nbest: Iterable[NBest]) -> None:
 def read_kaldi_nbest(
     text: FilePath, scores: FilePath | None = None, refs: FilePath | None = None, first_pass: str = "scores"
 ) -> list[NBest]:
-    """Read ``utt-N words`` with ``utt-N score`` and ``utt words``; N counts from 1 and lines may be in any order.
+    """Read ``utt-N words`` with ``utt-N score`` and ``utt words``; N counts from 1, lines in any order.
 
     Scores are taken as they are: negate costs such as those of lattice-to-nbest before.
     """
@@ -157,8 +158,9 @@ def read_kaldi_nbest(
         ranks = range(1, len(ranked) + 1)
         line = next(iter(ranked.values()))[1]
         if sorted(ranked) != list(ranks):
+            found = ", ".join(map(str, sorted(ranked)[:9]))
             raise ValueError(
-                f"{text}:{line}: hypotheses of '{utt}' are numbered {', '.join(map(str, sorted(ranked)[:9]))}, "
+                f"{text}:{line}: hypotheses of '{utt}' are numbered {found}, "
                 f"they should be 1 to {len(ranked)} without gaps. Add the missing lines."
             )
         if refs is not None and utt not in said:

@@ -117,7 +117,7 @@ class NGram:
 
 
 def perplexity(logprobs: Iterable[Floats]) -> float:
-    """exp of the mean negative natural-log probability over words and sentence ends."""
+    """Exponential of the mean negative natural-log probability over words and sentence ends."""
     total, count = 0.0, 0
     for sentence in logprobs:
         total, count = total + float(sentence.sum()), count + len(sentence)

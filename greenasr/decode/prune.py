@@ -22,7 +22,7 @@ from greenasr.decode.ngram import Bools, Floats, Ints, NGram
 
 
 def prune_entropy(lm: NGram, text_counts: Sequence[Ints], threshold: float) -> NGram:
-    """Drop n-grams of order 2 and above whose loss raises the perplexity by less than ``threshold`` (1e-8 is usual).
+    """Drop n-grams of order 2 and above that are worth less than ``threshold``; 1e-8 is usual.
 
     ``text_counts`` are those of `kneser_ney.Estimate`, one (U_n,) array an order.  An n-gram stays while it
     is the context of one that stays.
@@ -52,14 +52,15 @@ def perplexity_growth(lm: NGram, n: int, history: Floats) -> Floats:
         p * (np.log(lower) + np.log(without) - np.log(p))
         + (np.log(without) - np.log(backoff)) * rest[context]
     )
-    return np.expm1(-history[context] * d)
+    growth: Floats = np.expm1(-history[context] * d)
+    return growth
 
 
 def lower_logprobs(lm: NGram, n: int) -> Floats:
     """log10 p(w | h') of every n-gram hw of order n, (U_n,)."""
     grams = lm.grams(n)[:, 1:]
     lower = NGram(lm.words, lm.keys[: n - 1], lm.logprobs[: n - 1], lm.backoffs[: n - 2])
-    scores = lower.log10(grams.ravel(), np.tile(np.arange(n - 1), len(grams)))
+    scores: Floats = lower.log10(grams.ravel(), np.tile(np.arange(n - 1), len(grams)))
     return scores.reshape(len(grams), n - 1)[:, -1]
 
 
@@ -75,11 +76,15 @@ def with_backoffs(lm: NGram) -> NGram:
 
 def _rests(lm: NGram, n: int, p: Floats, lower: Floats) -> tuple[Floats, Floats]:
     context, size = lm.keys[n - 1] // len(lm.words), len(lm.keys[n - 2])
-    return 1 - np.bincount(context, p, size), 1 - np.bincount(context, lower, size)
+    rest, lower_rest = np.ones(size), np.ones(size)
+    np.subtract.at(rest, context, p)
+    np.subtract.at(lower_rest, context, lower)
+    return rest, lower_rest
 
 
 def _backoff(rest: Floats, lower_rest: Floats) -> Floats:
-    return np.maximum(rest, 1e-12) / np.maximum(lower_rest, 1e-12)
+    backoff: Floats = np.maximum(rest, 1e-12) / np.maximum(lower_rest, 1e-12)
+    return backoff
 
 
 def _keep(lm: NGram, keep: Sequence[Bools]) -> NGram:

@@ -1,6 +1,7 @@
 """Rescoring: order every N-best list anew by first pass, n-gram, neural LM and length together.
 
-    total(h) = first(h) + w_words |h| + w_unknown |h outside the vocabulary| + w_ngram log p_ngram(h) + w_lm log p_lm(h)
+    total(h) = first(h) + w_words · words(h) + w_unknown · unknown words(h)
+             + w_ngram log p_ngram(h) + w_lm log p_lm(h)                    w_ngram, w_lm >= 0
 
 Natural logarithms, sentence end included.  With ``mix`` the two models are first interpolated word by word,
 log Σ_w log(λ p_lm + (1-λ) p_ngram), λ by EM on the references of the dev half, and count as one.  Weights
@@ -88,7 +89,7 @@ def score_hyps(nbest: Sequence[NBest], lm: Score) -> dict[str, Floats]:
     scores = lm([hyp.split() for hyp in hyps])
     if len(scores) != len(hyps):
         raise ValueError(
-            f"the language model scored {len(scores)} of {len(hyps)} sentences; it should score every one."
+            f"the language model scored {len(scores)} of {len(hyps)} sentences; it should score each."
         )
     for hyp, score in zip(hyps, scores, strict=True):
         if len(score) != len(hyp.split()) + 1 or not np.isfinite(score).all():
@@ -100,7 +101,7 @@ def score_hyps(nbest: Sequence[NBest], lm: Score) -> dict[str, Floats]:
 
 
 def hyp_errors(nbest: Sequence[NBest]) -> list[list[Errors]]:
-    """Errors of every hypothesis against its reference; compute once when several models rescore the same lists."""
+    """Errors of every hypothesis against its reference; compute once to rescore with several models."""
     counted = []
     for entry in nbest:
         if entry.ref is None:
@@ -114,7 +115,7 @@ def hyp_errors(nbest: Sequence[NBest]) -> list[list[Errors]]:
 
 
 def rescore(nbest: Sequence[NBest], features: Sequence[Floats], weights: Floats) -> list[NBest]:
-    """Lists in the order of ``features @ weights``, (H, K) x (K,), with the sums as totals; equals keep their order."""
+    """Lists in the order of ``features @ weights``, (H, K) x (K,); equals keep their order."""
     lists = []
     for entry, f in zip(nbest, features, strict=True):
         totals = f @ weights
@@ -127,7 +128,7 @@ def rescore(nbest: Sequence[NBest], features: Sequence[Floats], weights: Floats)
 def features_of(
     nbest: Sequence[NBest], known: Container[str] | None, logprobs: Mapping[str, Mapping[str, Floats]]
 ) -> tuple[tuple[str, ...], list[Floats]]:
-    """Names (K,) and one (H, K) array a list: first, words, unknown (if ``known`` is given), then each model."""
+    """Names (K,) and one (H, K) array a list: first, words, unknown (given ``known``), then each model."""
     hyps = {hyp for entry in nbest for hyp in entry.hyps}
     row: dict[str, list[float]] = {}
     for hyp in hyps:
@@ -158,8 +159,8 @@ def run(
     vocabulary of the "unknown" count, by default the n-gram's.  ``errors`` are those of `hyp_errors`.  Given
     ``weights`` (name -> weight) are used as they are: with those of the full-precision model a compressed one
     is judged without the luck of its own tuning.  ``guard`` leaves the first pass alone unless weights tuned
-    on four fifths of the dev half save errors on the last fifth, in all five turns together, with a matched-pairs
-    z above 1.645.
+    on four fifths of the dev half save errors on the last fifth, in all five turns together, with a
+    matched-pairs z above 1.645.
     """
     seconds: dict[str, float] = {}
     if errors is None:
@@ -171,8 +172,8 @@ def run(
     for is_dev, chosen in halves.items():
         if not sum(errors[u][0].n_ref for u in chosen):
             raise ValueError(
-                f"the {'dev' if is_dev else 'held-out'} half has {len(chosen)} of {len(nbest)} utterances and no "
-                "reference word. Give more utterances."
+                f"the {'dev' if is_dev else 'held-out'} half has {len(chosen)} of {len(nbest)} utterances "
+                "and no reference word. Give more utterances."
             )
     models: dict[str, dict[str, Floats]] = {}
     if ngram is not None:
@@ -210,7 +211,8 @@ def run(
         weights = dict(zip(names, map(float, found), strict=True))
     elif set(weights) != set(names):
         raise ValueError(
-            f"weights are given for {', '.join(weights)}; this run has {', '.join(names)}. Use weights of the same models."
+            f"weights are given for {', '.join(weights)}; this run has {', '.join(names)}. "
+            "Use weights of the same models."
         )
     vector = np.array([weights[name] for name in names])
     best = [int(np.argmax(f @ vector)) for f in features]

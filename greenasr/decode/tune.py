@@ -38,8 +38,8 @@ class Lists:
         """Pad lists of (H_u, K) features and (H_u,) error counts."""
         if not features or len(features) != len(errors):
             raise ValueError(
-                f"{len(features)} lists of features and {len(errors)} of errors, expected the same number, at least one. "
-                "Tune on lists that have references."
+                f"{len(features)} lists of features and {len(errors)} of errors, expected the same number, "
+                "at least one. Tune on lists that have references."
             )
         shape = len(features), max(len(f) for f in features), features[0].shape[1]
         padded, wrong, valid = np.zeros(shape), np.zeros(shape[:2]), np.zeros(shape[:2], bool)
@@ -49,7 +49,8 @@ class Lists:
 
     def best(self, weights: Floats) -> npt.NDArray[np.int64]:
         """Index of the best hypothesis of every list, the earlier one of equals, (U,)."""
-        return np.where(self.valid, self.features @ weights, -np.inf).argmax(axis=1)
+        totals: Floats = np.where(self.valid, self.features @ weights, -np.inf)
+        return totals.argmax(axis=1)
 
     def total(self, weights: Floats) -> float:
         """E(w): errors of the best hypotheses together."""
@@ -87,7 +88,7 @@ def line_errors(lists: Lists, weights: Floats, direction: Floats) -> tuple[Float
 def line_search(
     lists: Lists, weights: Floats, direction: Floats, lowest: Floats | None = None
 ) -> tuple[float, float]:
-    """γ of the fewest errors and their number; 0 if no γ does better, else the middle of the widest best interval.
+    """γ of the fewest errors and their number; 0 if none is better, else the middle of the widest interval.
 
     ``lowest`` (K,) are the smallest weights allowed; ``weights`` must be allowed.
     """
@@ -123,7 +124,7 @@ def tune(
 ) -> Floats:
     """Weights (K,) of the fewest errors found, ``weights[0]`` being 1; never more errors than (1, 0, …, 0).
 
-    ``features`` holds (H_u, K) and ``errors`` (H_u,) for each list, best first-pass hypothesis first; ``lowest`` (K,)
+    ``features`` holds (H_u, K) and ``errors`` (H_u,) for each list, first-pass order; ``lowest`` (K,)
     are the smallest weights allowed, 0 or below (e.g. 0 for a language model), by default none.  Of weights
     with equally few errors those win that lie nearest to the first pass alone, measured in feature spreads.
     """
