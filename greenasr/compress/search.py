@@ -13,8 +13,8 @@ E = Σ_l n_l Σ_i λ_li bits_i / Σ_l n_l, in which n_l weights count as they do
     d log β = 40 (E / target - 1) dp,      β exp(8 (E / target - 1)) is used,      p = 0 … 1 over training
 
 The first moves β by an order of magnitude when E is off by half for a tenth of the training, the second
-acts at once and damps what would else swing.  The 1-best plan has other bits than the expectation as far as λ is undecided;
-`allocate` on `Search.costs` meets a budget exactly.
+acts at once and damps what would else swing.  The 1-best plan has other bits than the expectation as far
+as λ is undecided; `allocate` on `Search.costs` meets a budget exactly.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Search:
             raise ValueError(f"beta must be positive, got {self.beta:g}.")
         if self.target_bits is not None and not widths[0] <= self.target_bits <= widths[-1]:
             raise ValueError(
-                f"target_bits {self.target_bits:g} is out of reach of candidates with {widths[0]} to {widths[-1]}."
+                f"target_bits {self.target_bits:g} must lie between the candidates' {widths[0]} and {widths[-1]}."
             )
 
     @property
