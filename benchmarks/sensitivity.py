@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -269,7 +270,8 @@ def main() -> None:
         if args.json:
             write_json(args.json, figures)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        print(f"sensitivity: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def hutchinson(
     Stops when `Traces.excess` is under ``tolerance`` or another round would pass ``max_probes``.  A
     round gives each loss the number of probes that the spread so far asks for, at most doubling; the first
     gives at least four, so that they share the price of the first backward.  ``progress(probes,
-    excess)`` is told after each round.  Given the number of probes the estimate is unbiased.
+    excess)`` is told after each loss.  Given the number of probes the estimate is unbiased.
     """
     if not losses:
         raise ValueError("no batch to take the Hessian on: give at least one")
@@ -164,23 +164,26 @@ def hutchinson(
     share = max_probes // len(losses)
     wanted = min(max(4, math.ceil(min_probes / len(losses))), share)
     draws: list[list[Tensor]] = [[] for _ in losses]
+    excess = math.inf
     while True:
-        for loss, seen in zip(losses, draws, strict=True):
+        for n, loss in enumerate(losses, 1):
             probes = (draw_probe(weights, generator, kind) for _ in range(wanted))
             with torch.enable_grad():
-                seen += [
-                    block_sums(rows, blocks) for rows in hessian_quadratic_forms(loss(), weights, probes)
-                ]
-        traces = Traces(tuple(blocks), torch.stack([torch.stack(seen) for seen in draws]))
-        excess = traces.excess()
-        if not math.isfinite(excess):
-            raise ValueError(
-                f"the Hessian is not finite after {traces.probes} probes: check the weights and the loss"
-            )
-        if progress is not None:
-            progress(traces.probes, excess)
+                rows = hessian_quadratic_forms(loss(), weights, probes)
+                draws[n - 1] += [block_sums(row, blocks) for row in rows]
+            level = draws if n == len(losses) else draws[:n] if not draws[-1] else []
+            if level:  # as many probes on each
+                traces = Traces(tuple(blocks), torch.stack([torch.stack(seen) for seen in level]))
+                excess = traces.excess()
+            if not math.isfinite(excess):
+                spent = sum(map(len, draws))
+                raise ValueError(
+                    f"the Hessian is not finite after {spent} probes: check the weights and the loss"
+                )
+            if progress is not None:
+                progress(sum(map(len, draws)), excess)
         done = len(draws[0])
         if excess <= tolerance or done >= share:
             return traces
-        needed = math.ceil(done * (excess / tolerance) ** 2) - done
+        needed = math.ceil(done * (excess / tolerance) ** 2) - done if tolerance > 0 else done
         wanted = max(1, min(needed, done, share - done))
