@@ -123,11 +123,19 @@ def _spans(
                 f"{key}: the model's weight {tuple(rows.shape)} is not its codes {tuple(value.codes.shape)} "
                 "times their step: pack the model as `finish_` left it"
             )
-        packed = bitpack.pack(value.codes.numpy(), bits)
+        packed = bitpack.pack(_integers(value.codes, key), bits)
         spans[key] = PackedSpan(
             span.name, span.start, span.stop, rows.shape[1], bits, packed, value.step.numpy()
         )
     return spans
+
+
+def _integers(codes: Tensor, key: str) -> Array:
+    """Codes as int32; floats are accepted if they hold integers, as grids compute with them."""
+    whole = codes.to(torch.int32)
+    if codes.is_floating_point() and not torch.equal(whole.to(codes.dtype), codes):
+        raise ValueError(f"{key}: its codes are not integers: pack level indices, not weights")
+    return whole.numpy()
 
 
 def _rest(tensor: Tensor, half: bool) -> Array:

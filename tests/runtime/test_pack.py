@@ -140,3 +140,15 @@ def test_a_tied_weight_quantized_under_both_names_is_refused(tmp_path: Path) -> 
         quantized["output.weight" + span] = quantized["embedding.weight" + span]
     with pytest.raises(ValueError, match="count tied weights once"):
         write(tmp_path / "m", (state, quantized, both))
+
+
+def test_codes_computed_in_floats_are_packed_and_fractions_are_not(tmp_path: Path) -> None:
+    state, quantized, bit_map = model_on_grid(4, "row")
+    floats = {key: Quantized(q.codes.float(), q.step) for key, q in quantized.items()}
+    assert write(tmp_path / "a", (state, floats, bit_map)) == write(
+        tmp_path / "b", (state, quantized, bit_map)
+    )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    halves = {key: Quantized(q.codes.float() / 2, q.step * 2) for key, q in quantized.items()}
+    with pytest.raises(ValueError, match="codes are not integers"):
+        write(tmp_path / "c", (state, halves, bit_map))
