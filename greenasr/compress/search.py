@@ -100,7 +100,7 @@ class Search:
             raise ValueError(f"beta must be positive, got {self.beta:g}.")
         if self.target_bits is not None and not widths[0] <= self.target_bits <= widths[-1]:
             raise ValueError(
-                f"target_bits {self.target_bits:g} must lie from {widths[0]} to {widths[-1]}, the candidates' bits."
+                f"target_bits {self.target_bits:g} is not within the candidates' {widths[0]} to {widths[-1]}."
             )
 
     @property

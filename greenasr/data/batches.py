@@ -34,7 +34,9 @@ def contiguous(ids: NDArray[np.int32], length: int, batch: int, seed: int) -> It
     Every window begins without memory; the offset moves the cuts from pass to pass.
     """
     if len(ids) < length + 2:
-        raise ValueError(f"a text of {len(ids)} tokens has no window of {length}: give more text or a shorter context.")
+        raise ValueError(
+            f"a text of {len(ids)} tokens has no window of {length}: give more text or a shorter context."
+        )
     rng = np.random.default_rng(seed)
     offset = int(rng.integers(min(length, len(ids) - length - 1)))
     starts = rng.permutation(np.arange(offset, len(ids) - length, length))
@@ -49,7 +51,9 @@ def n_contiguous(n_ids: int, length: int, batch: int) -> int:
     return max(1, round((n_ids - length / 2) / length / batch))
 
 
-def overlapping(ids: NDArray[np.int32], length: int, stride: int, batch: int, first: int) -> Iterator[TokenBatch]:
+def overlapping(
+    ids: NDArray[np.int32], length: int, stride: int, batch: int, first: int
+) -> Iterator[TokenBatch]:
     """Windows for evaluation: every token is predicted once, from at least ``length - stride`` before it.
 
     The stream is taken to follow the token ``first`` (``<eos>``).
@@ -85,7 +89,7 @@ def sentences(
             groups.append([])
         groups[-1].append(i)
     if seed is not None:
-        np.random.default_rng(seed).shuffle(groups)  # type: ignore[arg-type]
+        np.random.default_rng(seed).shuffle(groups)
     for group in groups:
         longest = max(len(ids[i]) for i in group) + 1
         inputs = torch.full((len(group), longest), eos)

@@ -31,13 +31,15 @@ def read_sentences(path: str | Path) -> list[list[str]]:
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             if len(raw) > LONGEST_LINE:
-                raise ValueError(f"{path}:{number}: a line of {len(raw):,} bytes; text is one sentence a line, split it.")
+                raise ValueError(
+                    f"{path}:{number}: a line of {len(raw):,} bytes; text is one sentence a line, split it."
+                )
             try:
                 words = raw.decode("utf-8").split()
             except UnicodeDecodeError as error:
                 raise ValueError(
-                    f"{path}:{number}: not UTF-8 at byte {error.start + 1}: convert the file, for example with "
-                    "`iconv -f latin1 -t utf-8`."
+                    f"{path}:{number}: not UTF-8 at byte {error.start + 1}: convert the file, for example "
+                    "with `iconv -f latin1 -t utf-8`."
                 ) from None
             if words:
                 sentences.append(words)
@@ -90,6 +92,10 @@ class Vocabulary:
     @classmethod
     def from_sentences(cls, sentences: Iterable[Words], largest: int | None = None) -> Vocabulary:
         """All words, or the ``largest`` - 2 most frequent ones beside ``<eos>`` and ``<unk>``."""
+        if largest is not None and largest < 3:
+            raise ValueError(
+                f"a word list of {largest} has no room beside {EOS} and {UNK}: make it 3 or more."
+            )
         counts: Counter[str] = Counter()
         n_sentences = 0
         for words in sentences:
@@ -165,7 +171,9 @@ class WordPieces:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            raise ValueError(f"cannot train {size} word pieces on this text: {str(error).splitlines()[-1]}") from None
+            raise ValueError(
+                f"cannot train {size} word pieces on this text: {str(error).splitlines()[-1]}"
+            ) from None
         return cls(out.getvalue())
 
     @cached_property
@@ -183,8 +191,8 @@ class WordPieces:
         return int(self._processor.eos_id())
 
     def word_ids(self, words: Words) -> list[list[int]]:
-        """The pieces of each word."""
-        return list(self._processor.encode(list(words)))
+        """The pieces of each word; the unknown piece for a word that has none."""
+        return [ids or [int(self._processor.unk_id())] for ids in self._processor.encode(list(words))]
 
     def to_json(self) -> dict[str, Any]:
         """The model as base64."""
@@ -197,7 +205,9 @@ def tokenizer_from_json(value: dict[str, Any]) -> Vocabulary | WordPieces:
         return Vocabulary(tuple(value["words"].split(" ")))
     if value.get("kind") == "pieces":
         return WordPieces(base64.b64decode(value["model"]))
-    raise ValueError(f"unknown tokenizer kind {value.get('kind')!r}: this version reads 'words' and 'pieces'.")
+    raise ValueError(
+        f"unknown tokenizer kind {value.get('kind')!r}: this version reads 'words' and 'pieces'."
+    )
 
 
 def stream(sentences: Iterable[Words], tokenizer: Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:

@@ -34,7 +34,8 @@ class LanguageModel:
 
     ``stride`` is how far evaluation windows move: each token is predicted from at least
     ``length - stride`` tokens before it.  ``ends`` marks the tokens that end a word, where a word may
-    have several; perplexity is per word, ends of sentences included, whatever the tokenizer.  ``by_sentence`` trains and scores every sentence alone.
+    have several; perplexity is per word, ends of sentences included, whatever the tokenizer.
+    ``by_sentence`` trains and scores every sentence alone.
     """
 
     tokenizer: Tokenizer
@@ -51,7 +52,9 @@ class LanguageModel:
         ids = self._ids(split)
         if self.by_sentence:
             rows = [row for row in self._sentences(split) if len(row) < self.length]
-            yield from (b for b, _ in batches.sentences(rows, self.tokenizer.eos, self.length * self.batch, seed))
+            yield from (
+                b for b, _ in batches.sentences(rows, self.tokenizer.eos, self.length * self.batch, seed)
+            )
         else:
             yield from batches.contiguous(ids, self.length, self.batch, seed)
 
@@ -63,15 +66,20 @@ class LanguageModel:
 
     def loss(self, model: CausalLM, batch: TokenBatch, *, twice_differentiable: bool = False) -> Tensor:
         """Mean cross-entropy in nats, (); the plain form where second derivatives are wanted."""
+        batch = batch.to(model.output.bias.device)
         if twice_differentiable:
             hidden, _ = model(batch.inputs)
-            return F.cross_entropy(model.output(hidden).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
+            return F.cross_entropy(
+                model.output(hidden).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE
+            )
         with self._autocast(batch.inputs.device):
             hidden, _ = model(batch.inputs)
             hidden = hidden.flatten(0, 1)
             if self.bf16:
                 hidden = hidden.to(torch.bfloat16)
-            return linear_cross_entropy(hidden, model.output.weight, model.output.bias, batch.targets.flatten())
+            return linear_cross_entropy(
+                hidden, model.output.weight, model.output.bias, batch.targets.flatten()
+            )
 
     @torch.no_grad()
     def logprobs(self, model: CausalLM, batch: TokenBatch) -> Tensor:
@@ -137,11 +145,13 @@ class LanguageModel:
         was_training = model.training
         model.eval()
         device = next(model.parameters()).device
-        for batch, places in batches.sentences(ids, self.tokenizer.eos, 2048):
-            logprobs = self.logprobs(model, batch.to(device)).cpu().numpy()  # type: ignore[arg-type]
-            for row, place in enumerate(places):
-                out[place] = logprobs[row, : len(ids[place]) + 1]
-        model.train(was_training)
+        try:
+            for batch, places in batches.sentences(ids, self.tokenizer.eos, 2048):
+                logprobs = self.logprobs(model, batch.to(device)).cpu().numpy()  # type: ignore[arg-type]
+                for row, place in enumerate(places):
+                    out[place] = logprobs[row, : len(ids[place]) + 1]
+        finally:
+            model.train(was_training)
         return out
 
     def _ids(self, split: str) -> NDArray[np.int32]:

@@ -212,7 +212,7 @@ def test_a_search_that_cannot_be_made_is_refused() -> None:
     trained = candidates(model, clusters)
     with pytest.raises(ValueError, match="at least two widths, got 1"):
         Search(clusters, {2: trained[2]})
-    with pytest.raises(ValueError, match="target_bits 9 must lie from 1 to 8"):
+    with pytest.raises(ValueError, match="target_bits 9 is not within the candidates' 1 to 8"):
         Search(clusters, trained, target_bits=9)
     with pytest.raises(ValueError, match="beta must be positive"):
         Search(clusters, trained, beta=-1)
