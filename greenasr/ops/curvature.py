@@ -151,7 +151,7 @@ def hutchinson(
 
     Stops when `Traces.excess` is under ``tolerance`` or another round would pass ``max_probes``.  A
     round gives each loss the number of probes that the spread so far asks for, at most doubling; the first
-    gives at least four, so that they share the price of the first backward.  ``progress(probes,
+    gives at least eight, so that they share the price of the first backward.  ``progress(probes,
     excess)`` is told after each loss.  Given the number of probes the estimate is unbiased.
     """
     if not losses:
@@ -162,7 +162,7 @@ def hutchinson(
             f"allow {2 * len(losses)} or use fewer batches"
         )
     share = max_probes // len(losses)
-    wanted = min(max(4, math.ceil(min_probes / len(losses))), share)
+    wanted = min(max(8, math.ceil(min_probes / len(losses))), share)
     draws: list[list[Tensor]] = [[] for _ in losses]
     excess = math.inf
     while True:
