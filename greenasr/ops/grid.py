@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TURNS = 12  # alternations of codes and step when a step is fitted from nothing
+WIDEST, SCAN, REFINE, TURNS = 1.1, 40, 10, 4  # widest step scanned, in |w|max / q; scans; last alternations
 WIDTHS = (1, 2, 3, 4, 6, 8, 16)
 
 
@@ -59,24 +59,34 @@ def ternary_step(weight: Tensor) -> Tensor:
 
 
 def uniform_step(weight: Tensor, bits: int) -> Tensor:
-    """A step for n >= 3 bits, (R, C) -> (R, 1): codes and step in turn from several beginnings.
+    """A step for n >= 3 bits, (R, C) -> (R, 1): the best of a coarse and a fine scan, then alternations.
 
-    Alternation only finds a local optimum, so it begins at |w|max / k for many k; a weight that lies
-    on a table already is found exactly.
+    The error has many local minima in the step, in which alternation alone gets stuck: for 3 million
+    normal weights at 4 bits it ends 7 % above the scan, at the same cost.  Steps |w|max / k are tried
+    too, so that a weight that lies on a table already is found exactly.
     """
     q = largest_code(bits)
     peak = weight.abs().amax(1, keepdim=True)
     if bits > 8:
         return peak / q
-    begins = {float(k) for k in range(1, q + 1)} if q <= 7 else {q * f for f in (1.0, 1.1, 1.25, 1.45, 1.7, 2.0)}
     best, best_error = peak / q, torch.full_like(peak, torch.inf)
-    for k in sorted(begins | {q * 1.25, q * 1.6}, reverse=True):
-        step = peak / k
-        for _ in range(TURNS if k != q else 0):
-            step = best_step(weight, codes(weight, step, bits), step)
-        error = (weight - step * codes(weight, step, bits)).square().sum(1, keepdim=True)
+
+    def keep_better(step: Tensor) -> None:
+        nonlocal best, best_error
+        error = (weight - step * codes(weight, step, bits)).square_().sum(1, keepdim=True)
         best = torch.where(error < best_error, step, best)
         best_error = torch.minimum(error, best_error)
+
+    for k in range(1 if q <= 7 else round(q / WIDEST), q + 1):
+        keep_better(peak / k)
+    coarse = peak * (WIDEST / q / SCAN)
+    for i in range(1, SCAN + 1):
+        keep_better(coarse * i)
+    centre = best
+    for i in range(-REFINE, REFINE + 1):
+        keep_better((centre + coarse * (i / REFINE)).clamp_(min=0))
+    for _ in range(TURNS):
+        keep_better(best_step(weight, codes(weight, best, bits), best))
     return best
 
 
