@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from greenasr.compress.allocate import allocate
 from greenasr.compress.candidates import Trained
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import OnStep, Training, fit_
@@ -94,8 +95,9 @@ def train_float(
         torch.manual_seed(training.seed)
         config = {key: value for key, value in network.items() if key != "network"}
         kind = network.get("network", "transformer")
-        sizes = {"vocab": tokenizer.size} | ({"context": windows.length} if kind == "transformer" else {})
-        start = build(kind, {**config, **sizes})
+        if kind == "transformer":
+            config.setdefault("context", windows.length)
+        start = build(kind, {**config, "vocab": tokenizer.size})
     model = start.to(device)
     fit_(model, task, NoCompression(), training, run=folder, on_step=on_step)
     recipe = {"windows": asdict(windows), "training": asdict(training)}
@@ -167,10 +169,15 @@ def search_plan(
     step: str = "cluster",
     on_step: OnStep | None = None,
 ) -> tuple[CostTable, BitMap]:
-    """MPLM eq. 12: train choice weights over uniform models; costs and the 1-best plan."""
+    """MPLM eq. 12: train choice weights over uniform models; their costs and the best plan of ``target_bits``.
+
+    The costs are -log of the choice weights: without a budget the cheapest plan is the 1-best of every
+    cluster, as in the paper; the budget keeps a plan of blocks of unlike size on its target.
+    """
     search = Search(clusters, trained, target_bits=target_bits)
     fit_(saved.model, task, search, training, run=folder, on_step=on_step)
-    return search.costs(), search.best_map(step)
+    costs = search.costs()
+    return costs, allocate(costs, average_bits=target_bits, step=step)
 
 
 def measure(

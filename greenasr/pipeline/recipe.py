@@ -105,11 +105,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Lists:
-    """N-best lists to rescore, relative to ``--nbest``; without ``sets`` the grammar generates one."""
+    """N-best lists to rescore, relative to ``--nbest``; without ``sets`` the grammar generates one.
+
+    ``rank`` names the sets that have no scores: theirs are -log(rank).  ``refs_in_training``: the references
+    of one utterance in four join the training text so many times over, and those utterances are not scored.
+    """
 
     sets: tuple[str, ...] = ()
-    order: int = 4
-    first_pass: str = "scores"
+    rank: tuple[str, ...] = ()
+    refs_in_training: int = 0
     generate: int = 400
 
 

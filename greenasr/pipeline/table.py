@@ -30,7 +30,7 @@ from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.pipeline import lm
 from greenasr.pipeline.models import load, span_weights
 from greenasr.pipeline.recipe import METHODS, Recipe, Row
-from greenasr.pipeline.rescoring import rescore_stage
+from greenasr.pipeline.rescoring import rescore_sets, training_refs
 from greenasr.pipeline.run import Stage
 from greenasr.roles import BitMap, Cluster, CostTable
 
@@ -57,7 +57,10 @@ class Place:
         if self.data is None:
             raise ValueError(f"'{self.recipe.title}' is made from {data.train[0]}: give its folder with --data.")
         names = data.train if split == "train" else (data.dev if split == "dev" else data.test,)
-        return [words for name in names for words in read_sentences(self.data / name)]
+        text = [words for name in names for words in read_sentences(self.data / name)]
+        if split == "train" and self.recipe.rescore is not None:
+            text += training_refs(self.recipe.rescore, self.nbest)
+        return text
 
 
 def stages(place: Place) -> list[Stage]:
@@ -70,7 +73,8 @@ def stages(place: Place) -> list[Stage]:
             needs = (*needs, f"plan-{row.method}-{row.bits:g}" if row.method == "search" else f"costs-{row.method}")
         made.append(Stage(row.name, needs, partial(_row, place, row)))
         if recipe.rescore is not None:
-            made.append(Stage(f"rescore-{row.name}", (row.name, "ngram"), partial(rescore_stage, place, row.name)))
+            first = ("rescore-float",) if row.name != "float" else ()
+            made.append(Stage(f"rescore-{row.name}", (row.name, *first), partial(_rescore, place, row)))
     methods = {row.method for row in recipe.rows}
     for method in ("hessian", "kl"):
         if method in methods:
@@ -114,7 +118,7 @@ def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     for row in place.recipe.rows:
         if row.name not in results:
             continue
-        result = results[row.name]
+        result, rescored = results[row.name], results.get(f"rescore-{row.name}", {})
         rows.append(
             {
                 "name": row.name,
@@ -124,7 +128,8 @@ def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, A
                 "ratio": float_row["bytes"] / result["bytes"],
                 **{k: result.get(k) for k in ("bits", "ppl_dev", "ppl_test", "ppl_4gram", "bytes", "seconds_train", "plan")},
                 "paper": dict(row.paper) or None,
-                "rescoring": results.get(f"rescore-{row.name}"),
+                "rescoring": rescored.get("sets"),
+                "seconds_eval": rescored.get("seconds_eval"),
             }
         )
     hessian = results.get("costs-hessian")
@@ -210,6 +215,15 @@ def _search(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
     write_json(folder / "costs.json", costs.to_json())
     write_json(folder / "bit_map.json", bit_map.to_json())
     return {"plan": dict(bit_map.bits), "bits": bit_map.average_bits}
+
+
+def _rescore(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
+    lists = place.recipe.rescore
+    assert lists is not None
+    saved = load(place.run / row.name / "model.packed")
+    ngram = read_arpa(place.run / "ngram" / "lm.arpa.gz")
+    base = None if row.name == "float" else place.run / "rescore-float"
+    return rescore_sets(lists, place.nbest, saved, lm.task_of(saved, {}), ngram, folder, base)
 
 
 def _teller(tell: Tell) -> Callable[[int, int, float], None]:

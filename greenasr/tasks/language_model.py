@@ -131,28 +131,40 @@ class LanguageModel:
             if self.by_sentence:
                 yield from self.sentence_logprobs(model, self._sentences(split))
                 return
-            windows = batches.overlapping(self._ids(split), self.length, self.stride, 32, self.tokenizer.eos)
-            for batch in windows:
-                moved = batch.to(device)
-                kept = self.logprobs(model, moved)[moved.targets != IGNORE]  # type: ignore[arg-type]
-                yield kept.cpu().numpy()
+            yield self._windows(model, self._ids(split), self.stride)
         finally:
             model.train(was_training)
 
     def sentence_logprobs(self, model: nn.Module, ids: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-        """Log-probability of every token of each sentence and of its end, [(n + 1,)]."""
+        """Log-probability of every token of each sentence and of its end, [(n + 1,)].
+
+        What is longer than a window is scored in windows that overlap by half.
+        """
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(ids)
+        short = [i for i, row in enumerate(ids) if len(row) < self.length]
         was_training = model.training
         model.eval()
         device = next(model.parameters()).device
         try:
-            for batch, places in batches.sentences(ids, self.tokenizer.eos, 2048):
+            for batch, places in batches.sentences([ids[i] for i in short], self.tokenizer.eos, 2048):
                 logprobs = self.logprobs(model, batch.to(device)).cpu().numpy()  # type: ignore[arg-type]
                 for row, place in enumerate(places):
-                    out[place] = logprobs[row, : len(ids[place]) + 1]
+                    out[short[place]] = logprobs[row, : len(ids[short[place]]) + 1]
+            for i in set(range(len(ids))) - set(short):
+                row_ids = np.array([*ids[i], self.tokenizer.eos], np.int32)
+                out[i] = self._windows(model, row_ids, max(1, self.length // 2))
         finally:
             model.train(was_training)
         return out
+
+    def _windows(self, model: nn.Module, ids: NDArray[np.int32], stride: int) -> NDArray[np.float32]:
+        """Log-probabilities of a stream in overlapping windows, (n,)."""
+        device = next(model.parameters()).device
+        parts = []
+        for batch in batches.overlapping(ids, self.length, stride, 32, self.tokenizer.eos):
+            moved = batch.to(device)
+            parts.append(self.logprobs(model, moved)[moved.targets != IGNORE].cpu().numpy())  # type: ignore[arg-type]
+        return np.concatenate(parts)
 
     def _ids(self, split: str) -> NDArray[np.int32]:
         if split not in self.splits:

@@ -1,0 +1,61 @@
+"""`greenasr rescore`: order N-best lists anew with a neural LM, an n-gram and tuned weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from greenasr.cli.progress import show
+from greenasr.data.files import read_json, write_json
+from greenasr.decode import rescore as rescoring
+from greenasr.decode.arpa import read_arpa
+from greenasr.decode.nbest import read_kaldi_nbest, read_nbest, write_nbest
+from greenasr.pipeline import lm as models
+from greenasr.pipeline.models import load
+
+
+def rescore(
+    nbest: Annotated[Path, typer.Argument(help="JSON lines `id, ref, hyps, scores`, or Kaldi text `utt-N words`.")],
+    out: Annotated[Path, typer.Option(help="The rescored lists, as JSON lines.")],
+    lm: Annotated[Path | None, typer.Option(help="A packed language model.")] = None,
+    ngram: Annotated[Path | None, typer.Option(help="An ARPA file, .gz too.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Kaldi text: a file of `utt-N score`.")] = None,
+    refs: Annotated[Path | None, typer.Option(help="Kaldi text: a file of `utt words`.")] = None,
+    first_pass: Annotated[str, typer.Option(help="scores, or rank where lists have none.")] = "scores",
+    mix: Annotated[bool, typer.Option(help="Interpolate the two models word by word, weight by EM.")] = False,
+    weights: Annotated[Path | None, typer.Option(help="Weights of an earlier run instead of tuning.")] = None,
+    guard: Annotated[bool, typer.Option(help="Leave the first pass alone unless dev shows a gain.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tune weights on the dev half of the utterances, rescore all, report WER on the held-out half.
+
+    Writes OUT and, beside it, OUT.weights.json for later runs.
+
+    Example: greenasr rescore dev.jsonl --lm runs/lm2/model.packed --ngram lm.arpa.gz --out rescored.jsonl
+    """
+    if lm is None and ngram is None:
+        raise ValueError("nothing to rescore with: give --lm MODEL, --ngram ARPA, or both.")
+    if nbest.suffix in (".jsonl", ".json"):
+        lists = read_nbest(nbest, first_pass, need_ref=weights is None)
+    else:
+        lists = read_kaldi_nbest(nbest, scores, refs, first_pass)
+    saved = load(lm) if lm is not None else None
+    task = models.task_of(saved, {}) if saved is not None else None
+    found = rescoring.run(
+        lists,
+        read_arpa(ngram) if ngram is not None else None,
+        None if saved is None or task is None else lambda words: task.hypothesis_logprobs(saved.model, words),
+        mix=mix,
+        guard=guard,
+        weights=None if weights is None else read_json(weights)["weights"],
+    )
+    write_nbest(out, found.nbest)
+    result = found.to_json()
+    write_json(out.with_name(out.name + ".weights.json"), result)
+    before, after = found.heldout.wer
+    line = f"{out}: held-out WER {before:.2f} -> {after:.2f} on {len(found.heldout.first)} utterances"
+    if not found.kept:
+        line += "; no gain on dev, the first pass was left alone"
+    show({"out": str(out), **result}, as_json, line)
