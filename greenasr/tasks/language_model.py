@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from greenasr.data import batches
 from greenasr.data.batches import IGNORE, TokenBatch
 from greenasr.data.text import Tokenizer, Words
 from greenasr.ops.cross_entropy import linear_cross_entropy
+from greenasr.ops.curved_cross_entropy import curved_cross_entropy
 
 
 class CausalLM(Protocol):
