@@ -64,25 +64,7 @@ def read_arpa(path: str | os.PathLike[str]) -> NGram:
         cure = "Write the file again with the program that made it, or with `greenasr ngram`."
         return ValueError(f"{path}:{line}: {found}. {cure}")
 
-    at = next((i for i, line in enumerate(lines) if line.strip() == "\\data\\"), None)
-    if at is None:
-        raise fail(1, "no line \\data\\, so this is not an ARPA language model")
-    promised: list[int] = []
-    start = at + 1
-    for at, line in enumerate(lines[start:], start):
-        text = line.strip()
-        if text.startswith("\\"):
-            break
-        if text:
-            left, _, right = text.partition("=")
-            if left.split() != ["ngram", str(len(promised) + 1)] or not right.strip().isdigit():
-                raise fail(
-                    at + 1, f"found '{text[:60]}' where 'ngram {len(promised) + 1}=COUNT' was expected"
-                )
-            promised.append(int(right))
-    if not promised:
-        raise fail(at + 1, "no 'ngram 1=COUNT' after \\data\\")
-
+    promised, at = _header(lines, fail)
     words: tuple[str, ...] = ()
     ids: dict[str, int] = {}
     keys: list[Ints] = []
@@ -119,7 +101,8 @@ def read_arpa(path: str | os.PathLike[str]) -> NGram:
             words = tuple(columns[1])
             ids = {word: i for i, word in enumerate(words)}
             if len(ids) < len(words):
-                twice = next(i for i, word in enumerate(words) if ids[word] != i)
+                first = dict(zip(reversed(words), range(count - 1, -1, -1), strict=True))
+                twice = next(i for i, word in enumerate(words) if first[word] != i)
                 raise fail(start + twice + 1, f"the word '{words[twice]}' is listed twice")
             if BOS not in ids or EOS not in ids:
                 raise fail(start, f"no unigram {BOS if BOS not in ids else EOS}")
@@ -158,6 +141,29 @@ def _read(path: str | os.PathLike[str]) -> list[str]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}:{line}: not UTF-8. Convert it, e.g. `iconv -f latin1 -t utf-8`.") from None
+
+
+def _header(lines: list[str], fail: Fail) -> tuple[list[int], int]:
+    """The promised counts, and the index of the line after them."""
+    at = next((i for i, line in enumerate(lines) if line.strip() == "\\data\\"), None)
+    if at is None:
+        raise fail(1, "no line \\data\\, so this is not an ARPA language model")
+    promised: list[int] = []
+    start = at + 1
+    for at, line in enumerate(lines[start:], start):
+        text = line.strip()
+        if text.startswith("\\"):
+            break
+        if text:
+            left, _, right = text.partition("=")
+            if left.split() != ["ngram", str(len(promised) + 1)] or not right.strip().isdigit():
+                raise fail(
+                    at + 1, f"found '{text[:60]}' where 'ngram {len(promised) + 1}=COUNT' was expected"
+                )
+            promised.append(int(right))
+    if not promised:
+        raise fail(at + 1, "no 'ngram 1=COUNT' after \\data\\")
+    return promised, at
 
 
 def _columns(section: list[str], width: int) -> list[list[str]] | None:

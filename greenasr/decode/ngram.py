@@ -87,14 +87,13 @@ class NGram:
         sentence's first word, so a word sees at most that many words before it.
         """
         at = np.where(ids >= 0, ids, -1)
-        logprob = np.where(at >= 0, self.logprobs[0][np.maximum(at, 0)], NO_UNK)
+        logprob = _values(self.logprobs[0], at, np.full(len(ids), NO_UNK))
         for n in range(2, self.order + 1):
             context = np.concatenate([[-1], at[:-1]])  # row of the n-1 words before this one
             context[position < n - 1] = -1
             at = self.rows(n, context, ids)
-            backoff = np.where(context >= 0, self.backoffs[n - 2][np.maximum(context, 0)], 0.0)
-            listed = self.logprobs[n - 1][np.maximum(at, 0)] if len(self.keys[n - 1]) else 0.0
-            logprob = np.where(at >= 0, listed, logprob + backoff)
+            backoff = _values(self.backoffs[n - 2], context, np.zeros(len(ids)))
+            logprob = _values(self.logprobs[n - 1], at, logprob + backoff)
         return logprob
 
     def score(self, sentences: Iterable[Sequence[str]]) -> list[Floats]:
@@ -114,6 +113,11 @@ class NGram:
         position = np.arange(len(stream)) - np.repeat(starts, lengths)
         logprobs = LN10 * self.log10(np.array(stream, np.int64), position)
         return [logprobs[start + 1 : start + n] for start, n in zip(starts, lengths, strict=True)]
+
+
+def _values(table: Floats, rows: Ints, otherwise: Floats) -> Floats:
+    """``table[rows]``, and ``otherwise`` where the row is -1."""
+    return np.where(rows >= 0, table[np.maximum(rows, 0)], otherwise) if len(table) else otherwise
 
 
 def perplexity(logprobs: Iterable[Floats]) -> float:

@@ -31,6 +31,8 @@ def prune_entropy(lm: NGram, text_counts: Sequence[Ints], threshold: float) -> N
         raise ValueError(
             f"entropy threshold is {threshold:g}, it should be at least 0 and under 1, e.g. 1e-8."
         )
+    if threshold == 0:
+        return lm
     tokens = float(text_counts[0].sum())
     keep: list[Bools] = [np.ones(count, bool) for count in lm.counts]
     for n in range(lm.order, 1, -1):
