@@ -69,9 +69,7 @@ class LanguageModel:
         batch = batch.to(model.output.bias.device)
         if twice_differentiable:
             hidden, _ = model(batch.inputs)
-            return F.cross_entropy(
-                model.output(hidden).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE
-            )
+            return curved_cross_entropy(model.output(hidden).flatten(0, 1), batch.targets.flatten())
         with self._autocast(batch.inputs.device):
             hidden, _ = model(batch.inputs)
             hidden = hidden.flatten(0, 1)
@@ -126,7 +124,6 @@ class LanguageModel:
         """Log-probabilities of the split's tokens in order, window by window or sentence by sentence."""
         was_training = model.training
         model.eval()
-        device = next(model.parameters()).device
         try:
             if self.by_sentence:
                 yield from self.sentence_logprobs(model, self._sentences(split))
