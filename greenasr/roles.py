@@ -130,7 +130,9 @@ class BitMap:
     def from_json(cls, value: Mapping[str, Any]) -> BitMap:
         """Read what `to_json` wrote."""
         if value.get("format") != "greenasr bit map 1":
-            raise ValueError("not a bit map: 'format' should be 'greenasr bit map 1'. Write one with `greenasr allocate`.")
+            raise ValueError(
+                "not a bit map: 'format' should be 'greenasr bit map 1'. Write one with `greenasr allocate`."
+            )
         rows = value["clusters"]
         clusters = tuple(Cluster(r["name"], tuple(Span(*span) for span in r["spans"])) for r in rows)
         return cls(clusters, {r["name"]: int(r["bits"]) for r in rows}, value["step"])
@@ -170,7 +172,9 @@ class CostTable:
     def from_json(cls, value: Mapping[str, Any]) -> CostTable:
         """Read what `to_json` wrote."""
         if value.get("format") != "greenasr costs 1":
-            raise ValueError("not a cost table: 'format' should be 'greenasr costs 1'. Write one with `greenasr costs`.")
+            raise ValueError(
+                "not a cost table: 'format' should be 'greenasr costs 1'. Write one with `greenasr costs`."
+            )
         rows = value["clusters"]
         clusters = tuple(Cluster(r["name"], tuple(Span(*span) for span in r["spans"])) for r in rows)
         costs = {r["name"]: {int(bits): float(cost) for bits, cost in r["costs"].items()} for r in rows}

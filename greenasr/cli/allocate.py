@@ -20,7 +20,7 @@ def allocate(
     out: Annotated[Path, typer.Option(help="The bit map to write, as JSON.")],
     bits: Annotated[float | None, typer.Option(help="Budget: average bits of the quantized weights.")] = None,
     bytes: Annotated[int | None, typer.Option(help="Budget: bytes of packed codes and steps.")] = None,
-    pin: Annotated[list[str], typer.Option(help="Keep a width: NAME=BITS; NAME may be a pattern.")] = [],  # noqa: B006
+    pin: Annotated[list[str], typer.Option(help="Keep a width: NAME=BITS; NAME may be a pattern.")] = [],
     step: Annotated[str, typer.Option(help="A step per cluster, row or group:N.")] = "cluster",
     front: Annotated[Path | None, typer.Option(help="Write the whole front of size and cost there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

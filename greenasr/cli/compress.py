@@ -63,4 +63,8 @@ def compress(
         if dev:
             result["ppl_dev"] = task.evaluate(load(path).model, "dev")["ppl"]
     note = f", perplexity {result['ppl_dev']:.2f} on {dev}" if dev else ""
-    show(result, as_json, f"{path}: {plan.average_bits:.2f} bits, {size:,} bytes, {result['ratio']:.1f}x smaller{note}")
+    show(
+        result,
+        as_json,
+        f"{path}: {plan.average_bits:.2f} bits, {size:,} bytes, {result['ratio']:.1f}x smaller{note}",
+    )

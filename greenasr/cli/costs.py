@@ -23,13 +23,17 @@ def costs(
     method: Annotated[str, typer.Option(help="hessian, kl or search.")] = "hessian",
     widths: Annotated[str, typer.Option(help="Candidate widths.")] = "1,2,3,4,6,8",
     by: Annotated[str, typer.Option(help="A cluster is a matrix or a block.")] = "matrix",
-    band: Annotated[list[str], typer.Option(help="Cut a weight's rows: embedding.weight=500,3000.")] = [],  # noqa: B006
-    trained: Annotated[list[str], typer.Option(help="A trained uniform model: 2=lm2/model.packed.")] = [],  # noqa: B006
+    band: Annotated[list[str], typer.Option(help="Cut a weight's rows: embedding.weight=500,3000.")] = [],
+    trained: Annotated[list[str], typer.Option(help="A trained uniform model: 2=lm2/model.packed.")] = [],
     step: Annotated[str, typer.Option(help="A step per cluster, row or group:N.")] = "cluster",
     batches: Annotated[int, typer.Option(help="Batches of the text to measure on.")] = 8,
-    tolerance: Annotated[float, typer.Option(help="Standard error of a trace at which probing stops.")] = 0.05,
+    tolerance: Annotated[
+        float, typer.Option(help="Standard error of a trace at which probing stops.")
+    ] = 0.05,
     max_probes: int = 256,
-    bits: Annotated[float, typer.Option(help="search: the average bits that its penalty is steered to.")] = 2.0,
+    bits: Annotated[
+        float, typer.Option(help="search: the average bits that its penalty is steered to.")
+    ] = 2.0,
     epochs: Annotated[float, typer.Option(help="search: passes over the text.")] = 0.3,
     lr: Annotated[float, typer.Option(help="search: learning rate of the choice weights.")] = 0.05,
     seed: int = 0,
@@ -37,7 +41,7 @@ def costs(
 ) -> None:
     """Measure quantization sensitivity: Hessian traces, output divergence or a super-network's choices.
 
-    Example: greenasr costs runs/lm/model.packed ptb.train.txt --band embedding.weight=500,3000 --out costs.json
+    Example: greenasr costs runs/lm/model.packed train.txt --band embedding.weight=500,3000 --out costs.json
     """
     saved = load(model)
     try:
@@ -48,14 +52,17 @@ def costs(
         if "packed" in str(error):
             raise
         raise ValueError(
-            f"cannot read an option ({error}): --widths 1,2,4 --band embedding.weight=500,3000 --trained 2=FILE."
+            f"cannot read an option ({error}): expected "
+            "--widths 1,2,4 --band embedding.weight=500,3000 --trained 2=FILE"
         ) from None
     clusters = make_clusters(saved.model, by, bands)
     task = lm.task_of(saved, {"train": read_sentences(text)})
     with bars() as tell:
         if method == "search":
             if not models:
-                raise ValueError("search needs models trained at uniform widths: give --trained 2=FILE --trained 4=FILE.")
+                raise ValueError(
+                    "search needs models trained at uniform widths: give --trained 2=FILE --trained 4=FILE."
+                )
             training = Training(epochs=epochs, lr=lr, weight_decay=0.0, warmup=0.0, seed=seed)
             table, _ = lm.search_plan(
                 out.parent, saved, task, clusters, models, bits, training, step,
@@ -70,4 +77,8 @@ def costs(
     write_json(out, table.to_json())
     warning = table.details.get("warning")
     result = {"costs": str(out), "method": method, "clusters": len(clusters), "details": dict(table.details)}
-    show(result, as_json, f"{out}: {method} costs of {len(clusters)} clusters{'; ' + warning if warning else ''}")
+    show(
+        result,
+        as_json,
+        f"{out}: {method} costs of {len(clusters)} clusters{'; ' + warning if warning else ''}",
+    )

@@ -12,7 +12,7 @@ import typer
 from greenasr.cli.progress import show
 from greenasr.data.text import read_sentences
 from greenasr.decode.arpa import read_arpa
-from greenasr.decode.interpolate import em_weights, interpolate
+from greenasr.decode.interpolate import Logprobs, em_weights, interpolate
 from greenasr.pipeline import lm
 from greenasr.pipeline.models import load
 
@@ -20,8 +20,12 @@ from greenasr.pipeline.models import load
 def perplexity(
     model: Annotated[Path, typer.Argument(help="A packed model.")],
     text: Annotated[Path, typer.Argument(help="Text, one sentence a line.")],
-    ngram: Annotated[Path | None, typer.Option(help="An ARPA file to interpolate with, word by word.")] = None,
-    dev: Annotated[Path | None, typer.Option(help="Text on which the interpolation weight is tuned by EM.")] = None,
+    ngram: Annotated[
+        Path | None, typer.Option(help="An ARPA file to interpolate with, word by word.")
+    ] = None,
+    dev: Annotated[
+        Path | None, typer.Option(help="Text on which the interpolation weight is tuned by EM.")
+    ] = None,
     weight: Annotated[float | None, typer.Option(help="The model's weight, instead of --dev.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -40,7 +44,9 @@ def perplexity(
     result = {"ppl": lm.perplexity(logprobs["test"]), "words": len(logprobs["test"]), "seconds": seconds}
     if ngram is not None:
         other = read_arpa(ngram)
-        pairs = {s: [p, np.concatenate(other.score(texts[s]))] for s, p in logprobs.items()}
+        pairs: dict[str, list[Logprobs]] = {
+            s: [p, np.concatenate(other.score(texts[s]))] for s, p in logprobs.items()
+        }
         weights = em_weights(pairs["dev"]) if weight is None else np.array([weight, 1 - weight])
         result["ppl_ngram"] = lm.perplexity(pairs["test"][1])
         result["ppl_interpolated"] = lm.perplexity(interpolate(pairs["test"], weights))

@@ -17,7 +17,9 @@ from greenasr.pipeline.models import load
 
 
 def rescore(
-    nbest: Annotated[Path, typer.Argument(help="JSON lines `id, ref, hyps, scores`, or Kaldi text `utt-N words`.")],
+    nbest: Annotated[
+        Path, typer.Argument(help="JSON lines `id, ref, hyps, scores`, or Kaldi text `utt-N words`.")
+    ],
     out: Annotated[Path, typer.Option(help="The rescored lists, as JSON lines.")],
     lm: Annotated[Path | None, typer.Option(help="A packed language model.")] = None,
     ngram: Annotated[Path | None, typer.Option(help="An ARPA file, .gz too.")] = None,

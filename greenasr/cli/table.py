@@ -18,8 +18,12 @@ from greenasr.pipeline.recipe import load_recipe
 def table(
     recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/penn_treebank/tiny.toml.")],
     data: Annotated[Path | None, typer.Option(help="Folder of the texts that the recipe names.")] = None,
-    nbest: Annotated[Path | None, typer.Option(help="Folder of the n-best lists that the recipe names.")] = None,
-    out_dir: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<recipe> if not given.")] = None,
+    nbest: Annotated[
+        Path | None, typer.Option(help="Folder of the n-best lists that the recipe names.")
+    ] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/<recipe> if not given.")
+    ] = None,
     only: Annotated[str, typer.Option(help="Only these stages and what they need, comma-separated.")] = "",
     jobs: Annotated[int, typer.Option(help="Stages at a time; each gets its share of the cores.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

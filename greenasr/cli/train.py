@@ -33,7 +33,9 @@ def train(
     words: Annotated[Path | None, typer.Option(help="A word list instead, most frequent first.")] = None,
     length: Annotated[int, typer.Option(help="Tokens a window.")] = 64,
     batch: Annotated[int, typer.Option(help="Windows a step.")] = 16,
-    by_sentence: Annotated[bool, typer.Option(help="Every sentence alone, as rescoring scores them.")] = False,
+    by_sentence: Annotated[
+        bool, typer.Option(help="Every sentence alone, as rescoring scores them.")
+    ] = False,
     epochs: float = 8,
     lr: float = 1.5e-3,
     seed: int = 0,

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from greenasr.compress import attach
-from greenasr.ops import grid
+from greenasr.ops.bits import largest_code
 from greenasr.ops.periodic import absolute_cosine
 from greenasr.roles import BitMap, Quantized
 
@@ -67,7 +67,7 @@ def spacing_and_level(weight: Tensor, step: Tensor, bits: int) -> tuple[Tensor, 
     """The distance between levels, shaped as ``step``, and every weight's nearest level."""
     if bits == 1:
         return 2 * step, torch.where(weight < 0, -step, step)
-    q = grid.largest_code(bits)
+    q = largest_code(bits)
     tiny = torch.finfo(weight.dtype).tiny
     return step, (weight / step.clamp(min=tiny)).round_().clamp_(-q, q).mul_(step)
 
@@ -150,7 +150,7 @@ class Acosr:
                 site.tables.refit_(weight)
             for rows, step, bits in site.spans(weight):
                 if self.theta is not None or progress >= self.freeze:
-                    edge = grid.largest_code(bits) * step
+                    edge = largest_code(bits) * step
                     rows.copy_(torch.minimum(torch.maximum(rows, -edge), edge))
                 if not self.coupled:
                     pull_(rows, step, bits, kappa)

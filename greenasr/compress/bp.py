@@ -47,7 +47,9 @@ class BackPropagation:
 
     def prepare_(self, model: nn.Module) -> None:
         """Attach the tables to every site of every weight."""
-        self._sites = {name: StraightThrough(grid) for name, grid in attach.make_grids(model, self.bit_map).items()}
+        self._sites = {
+            name: StraightThrough(grid) for name, grid in attach.make_grids(model, self.bit_map).items()
+        }
         self._weights = {name: p for name, p in model.named_parameters() if name in self._sites}
         attach.attach_(model, self._sites)
 

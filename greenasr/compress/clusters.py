@@ -26,7 +26,9 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
                 seen.add(id(parameter))
                 found[f"{prefix}.{name}" if prefix else name] = parameter
     if not found:
-        raise ValueError(f"{type(model).__name__} has no linear, embedding or convolution weight to quantize.")
+        raise ValueError(
+            f"{type(model).__name__} has no linear, embedding or convolution weight to quantize."
+        )
     return found
 
 
@@ -72,11 +74,13 @@ def check_clusters(model: nn.Module, clusters: Sequence[Cluster]) -> None:
         if span.name not in found:
             raise ValueError(
                 f"the bit map names weights that {type(model).__name__} does not have: {span.name}. It has "
-                f"{len(found)} quantizable weights, the first is '{next(iter(found))}'. A bit map belongs to one model shape."
+                f"{len(found)} quantizable weights, the first is '{next(iter(found))}'. "
+                "A bit map belongs to one model shape."
             )
         shape = found[span.name].flatten(1).shape
         if span.stop > shape[0] or span.cols != shape[1]:
             raise ValueError(
                 f"the bit map has rows {span.start}:{span.stop} of {span.cols} for {span.name}, the model "
-                f"{tuple(shape)}: it was made for another size; run `greenasr costs` and `greenasr allocate` again."
+                f"{tuple(shape)}: it was made for another size; "
+                "run `greenasr costs` and `greenasr allocate` again."
             )

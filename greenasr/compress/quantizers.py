@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from greenasr.ops import grid
+from greenasr.ops.bits import WIDTHS
 from greenasr.roles import Quantized
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Symmetric n-bit table (MPLM eq. 7–9): binary, ternary, or 2^n - 1 levels; `steps` is how often a step is kept.
+    """Symmetric n-bit table (MPLM eq. 7–9): binary, ternary, or 2^n - 1 levels.
+
+    ``steps`` is how often a step is kept: one a "cluster", a "row" or a "group:N" of columns.
 
     >>> w = torch.tensor([[0.1, -0.9, 0.7]])
     >>> Uniform(bits=2).project(w).dequantize()
@@ -29,11 +32,13 @@ class Uniform:
 
     def __post_init__(self) -> None:
         """Refuse widths and step kinds that no table has."""
-        if self.bits not in grid.WIDTHS:
-            raise ValueError(f"no table of {self.bits} bits: choose from {', '.join(map(str, grid.WIDTHS))}.")
+        if self.bits not in WIDTHS:
+            raise ValueError(f"no table of {self.bits} bits: choose from {', '.join(map(str, WIDTHS))}.")
         kind, _, size = self.steps.partition(":")
         if not (self.steps in ("cluster", "row") or (kind == "group" and size.isdigit() and int(size) > 0)):
-            raise ValueError(f"unknown step '{self.steps}': choose cluster, row or group:N, for example group:64.")
+            raise ValueError(
+                f"unknown step '{self.steps}': choose cluster, row or group:N, for example group:64."
+            )
 
     def project(self, weight: Tensor, step: Tensor | None = None) -> Quantized:
         """Nearest point of the table to ``weight`` (O, I); one alternation from ``step`` if it is given."""
@@ -60,22 +65,28 @@ class Uniform:
             return weight.shape[1]
         size = int(self.steps.partition(":")[2])
         if weight.shape[1] % size:
-            raise ValueError(f"rows of {weight.shape[1]} weights cannot be cut into groups of {size}: choose a divisor.")
+            raise ValueError(
+                f"rows of {weight.shape[1]} weights cannot be cut into groups of {size}: choose a divisor."
+            )
         return size
 
     def _step_shape(self, weight: Tensor) -> tuple[int, ...]:
         if self.steps == "cluster":
             return ()
-        return (weight.shape[0], 1) if self.steps == "row" else (weight.shape[0], weight.shape[1] // self._group(weight), 1)
+        return (
+            (weight.shape[0], 1)
+            if self.steps == "row"
+            else (weight.shape[0], weight.shape[1] // self._group(weight), 1)
+        )
 
 
 QUANTIZERS: dict[str, Callable[[], Uniform]] = {
-    f"{bits} bits, step a {steps}": (lambda bits=bits, steps=steps: Uniform(bits, steps))  # type: ignore[misc]
-    for bits in grid.WIDTHS
+    f"{bits} bits, step a {steps}": partial(Uniform, bits, steps)
+    for bits in WIDTHS
     for steps in ("cluster", "row", "group:4")
 }
 
 
 def relative_error(weight: Tensor, quantized: Quantized) -> float:
     """||w - Q(w)|| / ||w||."""
-    return float(torch.linalg.vector_norm(weight - quantized.dequantize()) / torch.linalg.vector_norm(weight))
+    return float((weight - quantized.dequantize()).norm() / weight.norm())

@@ -10,13 +10,17 @@ MPLM §5 interpolates its neural models with a 4-gram this way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from greenasr.decode.ngram import Floats
 
+Logprobs = NDArray[np.floating[Any]]
 
-def interpolate(logprobs: Sequence[Floats], weights: Sequence[float]) -> Floats:
+
+def interpolate(logprobs: Sequence[Logprobs], weights: Sequence[float] | Floats) -> Floats:
     """Logarithm of Σ_m λ_m exp(logprobs[m]) of every word, M x (L,) -> (L,), natural logarithms.
 
     >>> interpolate([np.log([0.5, 0.1]), np.log([0.1, 0.5])], [0.5, 0.5]).round(4).tolist()
@@ -31,7 +35,7 @@ def interpolate(logprobs: Sequence[Floats], weights: Sequence[float]) -> Floats:
     return mixed
 
 
-def em_weights(logprobs: Sequence[Floats], tolerance: float = 1e-7, steps: int = 1000) -> Floats:
+def em_weights(logprobs: Sequence[Logprobs], tolerance: float = 1e-7, steps: int = 1000) -> Floats:
     """Weights of the best mixture of M models on a text of L words, M x (L,) -> (M,).
 
     Stops when the mean log-likelihood grows by less than ``tolerance`` in a step.

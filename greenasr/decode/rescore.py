@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from greenasr.decode.interpolate import em_weights, interpolate
+from greenasr.decode.interpolate import Logprobs, em_weights, interpolate
 from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import Floats, NGram
 from greenasr.decode.tune import gains_on_unseen, tune, z_of_gain
 from greenasr.score.errors import Errors, count_errors, wer
 
 T = TypeVar("T")
-Score = Callable[[list[list[str]]], Sequence[Floats]]
+Score = Callable[[list[list[str]]], Sequence[Logprobs]]
 GUARD_Z = 1.645  # one-sided 5 %
 FEWER_CHANGES = 1e-3  # errors that changing a list's answer costs in tuning: decides ties only
 
@@ -191,9 +191,7 @@ def run(
         texts = [np.concatenate(list(lm(refs))), np.concatenate(ngram.score(refs))]
         share = em_weights(texts)
         mixture = {"lm": float(share[0]), "ngram": float(share[1])}
-        both = {
-            hyp: interpolate([models["lm"][hyp], models["ngram"][hyp]], list(share)) for hyp in models["lm"]
-        }
+        both = {hyp: interpolate([models["lm"][hyp], models["ngram"][hyp]], share) for hyp in models["lm"]}
         models = {"mixture": both}
     names, features = features_of(nbest, known, models)
 

@@ -40,7 +40,9 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built."""
         if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}: choose heads that divide it.")
+            raise ValueError(
+                f"dim {self.dim} is not a multiple of heads {self.heads}: choose heads that divide it."
+            )
         if min(self.vocab, self.layers, self.dim, self.heads, self.hidden, self.context) < 1:
             raise ValueError(f"every size of the network must be at least 1, got {asdict(self)}.")
 

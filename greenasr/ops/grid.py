@@ -12,13 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from greenasr.ops.bits import largest_code
+
 WIDEST, SCAN, REFINE, TURNS = 1.1, 40, 10, 4  # widest step scanned, in |w|max / q; scans; last alternations
-WIDTHS = (1, 2, 3, 4, 6, 8, 16)
-
-
-def largest_code(bits: int) -> int:
-    """The largest integer of an n-bit table: 1 for 1 and 2 bits, 2^(n-1) - 1 above."""
-    return 1 if bits == 1 else 2 ** (bits - 1) - 1
 
 
 def codes(weight: Tensor, step: Tensor, bits: int) -> Tensor:

@@ -25,7 +25,7 @@ from greenasr.compress.kl import kl_costs
 from greenasr.compress.none import NoCompression
 from greenasr.compress.search import Search
 from greenasr.data.files import write_json
-from greenasr.data.text import Tokenizer, Vocabulary, Words, WordPieces, stream
+from greenasr.data.text import Tokenizer, Vocabulary, WordPieces, Words, stream
 from greenasr.decode.interpolate import em_weights, interpolate
 from greenasr.decode.ngram import NGram
 from greenasr.pipeline.models import Saved, load, save
@@ -41,7 +41,7 @@ Tell = Callable[[int, int, str], None]
 def make_tokenizer(
     kind: str, size: int, sentences: Sequence[Words], words: str | Path | None = None
 ) -> Tokenizer:
-    """The word list in the file ``words``, or a word list or word pieces of at most ``size`` from the text."""
+    """The word list in the file ``words``, or a word list or pieces of at most ``size`` from the text."""
     if words is not None:
         return _checked(Vocabulary.from_file(words), words, sentences)
     if kind == "words":
@@ -57,8 +57,8 @@ def _checked(vocabulary: Vocabulary, path: str | Path, sentences: Sequence[Words
     unknown = sum(word not in vocabulary for words in sentences for word in words)
     if unknown > total / 2:
         raise ValueError(
-            f"{path}: the word list lacks {unknown:,} of the text's {total:,} words: it belongs to another text "
-            "(case or spelling differ?)."
+            f"{path}: the word list lacks {unknown:,} of the text's {total:,} words: it belongs to "
+            "another text, or case or spelling differ; give this text's list or leave --words out."
         )
     return vocabulary
 
@@ -154,7 +154,8 @@ def measure_costs(
     return hessian_costs(
         saved.model, task, batches, clusters, widths,
         generator=torch.Generator().manual_seed(seed), step=step, trained=trained, tolerance=tolerance,
-        max_probes=max_probes, progress=lambda n, error: tell(n, max_probes, f"standard error {100 * error:.1f} %"),
+        max_probes=max_probes,
+        progress=lambda n, error: tell(n, max_probes, f"standard error {100 * error:.1f} %"),
     )  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def search_plan(
     step: str = "cluster",
     on_step: OnStep | None = None,
 ) -> tuple[CostTable, BitMap]:
-    """MPLM eq. 12: train choice weights over uniform models; their costs and the best plan of ``target_bits``.
+    """MPLM eq. 12: train choice weights over uniform models; their costs and the plan of ``target_bits``.
 
     The costs are -log of the choice weights: without a budget the cheapest plan is the 1-best of every
     cluster, as in the paper; the budget keeps a plan of blocks of unlike size on its target.

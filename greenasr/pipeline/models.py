@@ -37,7 +37,14 @@ def save(
     name = next(name for name, (network, _) in NETWORKS.items() if isinstance(model, network))
     config = model.to_config()  # type: ignore[operator]
     return pack(
-        path, name, config, model.state_dict(), dict(quantized or {}), bit_map, tokenizer.to_json(), dict(recipe)
+        path,
+        name,
+        config,
+        model.state_dict(),
+        dict(quantized or {}),
+        bit_map,
+        tokenizer.to_json(),
+        dict(recipe),
     )
 
 
@@ -54,9 +61,7 @@ def load(path: str | Path) -> Saved:
 def span_weights(path: str | Path) -> dict[str, Tensor]:
     """The quantized weights of a packed model, span key -> (rows, cols), and all others by their name."""
     packed, state = unpack(path)
-    spans = {
-        key: state[span.name].flatten(1)[span.start : span.stop] for key, span in packed.spans.items()
-    }
+    spans = {key: state[span.name].flatten(1)[span.start : span.stop] for key, span in packed.spans.items()}
     quantized = {span.name for span in packed.spans.values()}
     rest = {name: tensor for name, tensor in state.items() if name not in quantized}
     return spans | rest

@@ -73,7 +73,7 @@ class Compress:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.  ``fit`` is how a plan's row is trained; ``start`` names the row it begins from."""
+    """A line of the table.  ``fit`` is how a plan's row is trained, ``start`` the row it begins from."""
 
     method: str
     bits: float = 32
@@ -136,7 +136,9 @@ class Recipe:
         for row in self.rows:
             if row.name == name:
                 return row
-        raise ValueError(f"no row '{name}' in '{self.title}': it has {', '.join(row.name for row in self.rows)}.")
+        raise ValueError(
+            f"no row '{name}' in '{self.title}': it has {', '.join(row.name for row in self.rows)}."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, to be kept beside the results."""
@@ -153,9 +155,9 @@ def load_recipe(path: str | Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not TOML: {error}") from None
     rows = value.pop("row", [])
-    sections = {"data": Data, "task": Windows, "train": Training, "compress": Compress}
+    sections: dict[str, type[Any]] = {"data": Data, "task": Windows, "train": Training, "compress": Compress}
     try:
-        made = {name: _make(cls, value.pop(name, {}), name) for name, cls in sections.items()}
+        made: dict[str, Any] = {name: _make(cls, value.pop(name, {}), name) for name, cls in sections.items()}
         lists = value.pop("rescore", None)
         recipe = Recipe(
             title=value.pop("title"),

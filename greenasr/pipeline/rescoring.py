@@ -40,14 +40,15 @@ def read_sets(lists: Lists, folder: Path | None) -> dict[str, list[NBest]]:
     """
     if not lists.sets:
         made = generate_nbest(lists.generate, seed=1)
-        return {
-            "generated": [NBest(e["id"], e["ref"], tuple(e["hyps"]), tuple(e["scores"])) for e in made]
-        }
+        return {"generated": [NBest(e["id"], e["ref"], tuple(e["hyps"]), tuple(e["scores"])) for e in made]}
     if folder is None:
-        raise ValueError(f"the recipe rescores {lists.sets[0]}: give the folder of its n-best lists with --nbest.")
+        raise ValueError(
+            f"the recipe rescores {lists.sets[0]}: give the folder of its n-best lists with --nbest."
+        )
     rank = set(lists.rank)
     return {
-        Path(name).stem: read_nbest(folder / name, "rank" if name in rank else "scores") for name in lists.sets
+        Path(name).stem: read_nbest(folder / name, "rank" if name in rank else "scores")
+        for name in lists.sets
     }
 
 
@@ -69,7 +70,7 @@ def rescore_sets(
     out: Path,
     float_out: Path | None,
 ) -> dict[str, Any]:
-    """Rescore every set with one model into ``out/<set>.jsonl``; set -> wer, ci95, mark and the tests behind it.
+    """Rescore every set with one model into ``out/<set>.jsonl``; set -> wer, ci95, mark and its tests.
 
     ``float_out`` is the folder of the full-precision model's rescoring, whose weights are used and against
     which the marks are made; None for the full-precision model itself.

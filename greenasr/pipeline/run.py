@@ -50,7 +50,9 @@ def claimed(run: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{run}: another greenasr is working here: wait for it or choose another --out.") from None
+            raise ValueError(
+                f"{run}: another greenasr is working here: wait for it or choose another --out."
+            ) from None
         check_same(run / "recipe.json", recipe)
         yield
 
@@ -65,8 +67,8 @@ def check_same(path: Path, value: Mapping[str, Any]) -> None:
     if there != plain:
         changed = [key for key in sorted(plain.keys() | there.keys()) if plain.get(key) != there.get(key)]
         raise ValueError(
-            f"{path}: this folder holds a run with other settings ({', '.join(changed)}): choose another --out, "
-            "or delete the folder to begin anew."
+            f"{path}: this folder holds a run with other settings ({', '.join(changed)}): "
+            "choose another --out, or delete the folder to begin anew."
         )
 
 
@@ -84,7 +86,9 @@ def run_stage(stage: Stage, run: Path, tell: Progress) -> dict[str, Any]:
     return result
 
 
-def run_stages(stages: Sequence[Stage], run: Path, tell: Progress, jobs: int = 1) -> dict[str, dict[str, Any]]:
+def run_stages(
+    stages: Sequence[Stage], run: Path, tell: Progress, jobs: int = 1
+) -> dict[str, dict[str, Any]]:
     """All stages in an order that respects their needs, ``jobs`` at a time; name -> result.
 
     The first stage to fail stops new ones from starting; those that run are let finish.
@@ -97,7 +101,9 @@ def run_stages(stages: Sequence[Stage], run: Path, tell: Progress, jobs: int = 1
     with context.Manager() as manager:
         news = manager.Queue()
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        with ProcessPoolExecutor(
+            jobs, context, initializer=torch.set_num_threads, initargs=(threads,)
+        ) as pool:
             running: dict[Future[dict[str, Any]], str] = {}
             failure: BaseException | None = None
             while waiting or running:
@@ -153,7 +159,9 @@ def _in_order(stages: Sequence[Stage]) -> Iterator[Stage]:
     names = {stage.name for stage in stages}
     for stage in stages:
         if missing := set(stage.needs) - names:
-            raise ValueError(f"the row '{stage.name}' needs '{sorted(missing)[0]}', which the recipe does not have.")
+            raise ValueError(
+                f"the row '{stage.name}' needs '{sorted(missing)[0]}', which the recipe does not have."
+            )
     left, made = list(stages), set[str]()
     while left:
         ready = next((s for s in left if set(s.needs) <= made), None)

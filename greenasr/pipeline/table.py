@@ -55,7 +55,9 @@ class Place:
             amount = data.sentences if split == "train" else max(200, data.sentences // 10)
             return [line.split() for line in generate(split, amount, seed=0)]
         if self.data is None:
-            raise ValueError(f"'{self.recipe.title}' is made from {data.train[0]}: give its folder with --data.")
+            raise ValueError(
+                f"'{self.recipe.title}' is made from {data.train[0]}: give its folder with --data."
+            )
         names = data.train if split == "train" else (data.dev if split == "dev" else data.test,)
         text = [words for name in names for words in read_sentences(self.data / name)]
         if split == "train" and self.recipe.rescore is not None:
@@ -70,7 +72,10 @@ def stages(place: Place) -> list[Stage]:
     for row in recipe.rows:
         needs: tuple[str, ...] = ("tokenizer", "ngram") if row.name == "float" else (row.start,)
         if row.method in PLANNED:
-            needs = (*needs, f"plan-{row.method}-{row.bits:g}" if row.method == "search" else f"costs-{row.method}")
+            needs = (
+                *needs,
+                f"plan-{row.method}-{row.bits:g}" if row.method == "search" else f"costs-{row.method}",
+            )
         made.append(Stage(row.name, needs, partial(_row, place, row)))
         if recipe.rescore is not None:
             first = ("rescore-float",) if row.name != "float" else ()
@@ -105,7 +110,9 @@ def bit_map_of(place: Place, row: Row, clusters: tuple[Cluster, ...]) -> BitMap 
     if row.method in PLANNED:
         costs = CostTable.from_json(read_json(place.run / f"costs-{row.method}" / "costs.json"))
         if row.widths is not None:
-            kept = {name: {b: c for b, c in by.items() if b in row.widths} for name, by in costs.costs.items()}
+            kept = {
+                name: {b: c for b, c in by.items() if b in row.widths} for name, by in costs.costs.items()
+            }
             costs = replace(costs, costs=kept)
         return allocate(costs, average_bits=row.bits, pinned=place.recipe.compress.pin, step=step)
     return BitMap.uniform(clusters, int(row.bits), step)
@@ -122,11 +129,16 @@ def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, A
         rows.append(
             {
                 "name": row.name,
-                "method": METHODS[row.method] if row.name != "float-continued" else "full precision, trained on",
+                "method": METHODS[row.method]
+                if row.name != "float-continued"
+                else "full precision, trained on",
                 "fit": row.fit if row.method in PLANNED else None,
                 "relative": result["ppl_test"] / float_row["ppl_test"],
                 "ratio": float_row["bytes"] / result["bytes"],
-                **{k: result.get(k) for k in ("bits", "ppl_dev", "ppl_test", "ppl_4gram", "bytes", "seconds_train", "plan")},
+                **{
+                    k: result.get(k)
+                    for k in ("bits", "ppl_dev", "ppl_test", "ppl_4gram", "bytes", "seconds_train", "plan")
+                },
                 "paper": dict(row.paper) or None,
                 "rescoring": rescored.get("sets"),
                 "seconds_eval": rescored.get("seconds_eval"),
@@ -135,7 +147,13 @@ def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     hessian = results.get("costs-hessian")
     traces = {} if hessian is None else {name: list(pair) for name, pair in hessian["traces"].items()}
     names = list(traces) or list(next((r["plan"] for r in rows if r["plan"]), {}))
-    return {"title": place.recipe.title, "model": _describe(place.recipe, float_row["parameters"]), "rows": rows, "traces": traces, "clusters": names}
+    return {
+        "title": place.recipe.title,
+        "model": _describe(place.recipe, float_row["parameters"]),
+        "rows": rows,
+        "traces": traces,
+        "clusters": names,
+    }
 
 
 def _tokenizer(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
@@ -159,11 +177,20 @@ def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
     task = lm.make_task(tokenizer, recipe.task, texts)
     compress = recipe.compress
     epochs = compress.epochs if row.epochs is None else row.epochs
-    training = replace(recipe.train, epochs=epochs, lr=row.lr or compress.lr, weight_decay=compress.weight_decay)
+    training = replace(
+        recipe.train, epochs=epochs, lr=row.lr or compress.lr, weight_decay=compress.weight_decay
+    )
     began = time.perf_counter()
     if row.name == "float":
         path = lm.train_float(
-            folder, tokenizer, task, recipe.task, recipe.model, recipe.train, device=place.device, on_step=on_step
+            folder,
+            tokenizer,
+            task,
+            recipe.task,
+            recipe.model,
+            recipe.train,
+            device=place.device,
+            on_step=on_step,
         )
     else:
         saved = load(place.run / row.start / "model.packed")
@@ -192,7 +219,8 @@ def _costs(place: Place, method: str, folder: Path, tell: Tell) -> dict[str, Any
     task = lm.task_of(saved, {"train": place.sentences("train")})
     costs = lm.measure_costs(
         method, saved, task, clusters_of(place, saved.model), compress.widths, step=compress.step,
-        n_batches=compress.cost_batches, tolerance=compress.cost_tolerance, max_probes=compress.max_probes, tell=tell,
+        n_batches=compress.cost_batches, tolerance=compress.cost_tolerance, max_probes=compress.max_probes,
+        tell=tell,
     )  # fmt: skip
     write_json(folder / "costs.json", costs.to_json())
     traces, errors = costs.details.get("traces", {}), costs.details.get("standard_errors", {})

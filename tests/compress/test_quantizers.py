@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from greenasr.compress.quantizers import QUANTIZERS, Uniform, relative_error
+from greenasr.compress.quantizers import QUANTIZERS, Uniform
+from greenasr.roles import Quantized
 
 every_quantizer = pytest.mark.parametrize("make", QUANTIZERS.values(), ids=QUANTIZERS)
 Make = Callable[[], Uniform]
@@ -15,6 +16,10 @@ Make = Callable[[], Uniform]
 def weight() -> Tensor:
     g = torch.Generator().manual_seed(0)
     return torch.randn(6, 16, generator=g) * torch.tensor([1.0, 0.1, 3.0, 1.0, 0.0, 1e-4])[:, None]
+
+
+def relative_error(w: Tensor, q: Quantized) -> float:
+    return float((w - q.dequantize()).norm() / w.norm())
 
 
 @every_quantizer

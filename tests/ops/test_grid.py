@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from greenasr.ops import grid
-
-WIDTHS = grid.WIDTHS
+from greenasr.ops.bits import WIDTHS, largest_code
 
 
 def rows(n: int = 5, cols: int = 40, seed: int = 0) -> Tensor:
@@ -28,7 +27,7 @@ def test_the_levels_are_those_of_equations_7_to_9(bits: int) -> None:
     q = 2 ** (bits - 1) - 1
     levels = [-1, 1] if bits == 1 else list(range(-q, q + 1))
     assert len(levels) == 2 if bits == 1 else len(levels) == 2**bits - 1
-    assert grid.largest_code(bits) == max(levels)
+    assert largest_code(bits) == max(levels)
     if bits <= 8:
         spread = torch.linspace(-2.0 * max(levels), 2.0 * max(levels), 4001, dtype=torch.float64)[None]
         assert grid.codes(spread, torch.ones(1, 1).double(), bits).unique().tolist() == levels
@@ -37,7 +36,7 @@ def test_the_levels_are_those_of_equations_7_to_9(bits: int) -> None:
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
 def test_a_code_is_the_nearest_level(bits: int) -> None:
     weight, step = rows(), torch.full((5, 1), 0.17, dtype=torch.float64)
-    q = grid.largest_code(bits)
+    q = largest_code(bits)
     levels = torch.tensor([c for c in range(-q, q + 1) if bits > 1 or c], dtype=torch.float64)
     nearest = (weight[..., None] - 0.17 * levels).abs().min(-1).values
     torch.testing.assert_close((weight - step * grid.codes(weight, step, bits)).abs(), nearest)
@@ -90,7 +89,7 @@ def test_fitted_steps_come_within_a_hundredth_of_a_dense_search(bits: int) -> No
     peak = weight.abs().amax(1, keepdim=True)
     dense = torch.full_like(peak, torch.inf)
     for share in torch.linspace(0.05, 2.0, 3000):
-        dense = torch.minimum(dense, error(weight, peak * share / grid.largest_code(bits), bits))
+        dense = torch.minimum(dense, error(weight, peak * share / largest_code(bits), bits))
     fitted = error(weight, grid.fit_step(weight, bits), bits)
     assert (fitted <= 1.01 * dense + 1e-12).all()
 
