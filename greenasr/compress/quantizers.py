@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from greenasr.ops import grid
@@ -89,4 +90,4 @@ QUANTIZERS: dict[str, Callable[[], Uniform]] = {
 
 def relative_error(weight: Tensor, quantized: Quantized) -> float:
     """||w - Q(w)|| / ||w||."""
-    return float((weight - quantized.dequantize()).norm() / weight.norm())
+    return float(torch.linalg.vector_norm(weight - quantized.dequantize()) / torch.linalg.vector_norm(weight))
