@@ -11,8 +11,8 @@ import typer
 
 from greenasr.cli.progress import bars, show
 from greenasr.compress import allocate as allocation
-from greenasr.data.files import read_json, write_json
-from greenasr.roles import CostTable
+from greenasr.data.files import write_json
+from greenasr.pipeline.plans import read_costs
 
 
 def allocate(
@@ -29,7 +29,7 @@ def allocate(
 
     Example: greenasr allocate costs.json --bits 2.0 --pin 'embedding*=4' --out bit_map.json
     """
-    table = read_table(costs)
+    table = read_costs(costs)
     if (bits is None) == (bytes is None):
         raise ValueError("give one budget: --bits AVERAGE or --bytes N")
     pinned = pins(pin, [cluster.name for cluster in table.clusters])
@@ -62,19 +62,6 @@ def allocate(
         f"{out}: {plan.average_bits:.3f} bits on average, {plan.bytes:,} bytes of codes and steps, "
         f"cost {plan.cost:.4g}; clusters by bits: {counts}{note}",
     )
-
-
-def read_table(path: Path) -> CostTable:
-    """A cost table from its file; ValueError that names the file."""
-    value = read_json(path)
-    try:
-        return CostTable.from_json(value)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: not a whole cost table ({error!r}): write it again with `greenasr costs`"
-        ) from error
 
 
 def pins(options: Sequence[str], names: Sequence[str]) -> dict[str, int]:

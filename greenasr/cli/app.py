@@ -7,6 +7,8 @@ JSON object with ``--json``; progress goes to standard error.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
 
@@ -32,14 +34,37 @@ for command in (train, costs, allocate, compress, perplexity, ngram, rescore, sc
     app.command()(command)
 
 
-def main() -> None:
-    """Run the command line; bad input is one line and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; whatever is wrong with the input is one line and exit code 2.
+
+    Exits with 130 when interrupted: every command goes on from what is finished when it is given again.
+    """
     try:
-        app()
-    except (ValueError, OSError) as error:
-        first = " ".join(str(error).split())
-        print(f"greenasr: {first}", file=sys.stderr)
+        code = app(arguments, prog_name="greenasr", standalone_mode=False)
+    except typer.BadParameter as error:
+        _stop(f"{error.format_message()} (see --help)")
+    except typer.TyperException as error:
+        if str(error):  # without a command the help has been shown
+            _stop(f"{error} (see --help)")
         sys.exit(2)
+    except FileNotFoundError as error:
+        _stop(f"{error.filename}: no such file or folder: check the path" if error.filename else str(error))
+    except PermissionError as error:
+        _stop(
+            f"{error.filename}: permission denied: choose a file that may be read"
+            if error.filename
+            else str(error)
+        )
+    except (ValueError, OSError) as error:
+        _stop(str(error))
+    if code == 130:
+        print("greenasr: stopped; give the same command again to go on", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(message: str) -> NoReturn:
+    print(f"greenasr: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from greenasr.cli.progress import bars, show
 from greenasr.compress.clusters import make_clusters
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
-from greenasr.data.files import read_json
+from greenasr.data.files import digest
 from greenasr.data.text import read_sentences
 from greenasr.pipeline import lm
 from greenasr.pipeline.models import load
+from greenasr.pipeline.plans import read_bit_map
 from greenasr.pipeline.run import claimed
 from greenasr.roles import BitMap
 
@@ -28,11 +29,11 @@ def compress(
     bits: Annotated[int | None, typer.Option(help="One width for every cluster instead of a plan.")] = None,
     method: Annotated[str, typer.Option(help=f"{', '.join(COMPRESSORS)}; none is post-training.")] = "bp",
     step: Annotated[str, typer.Option(help="With --bits: a step per cluster, row or group:N.")] = "cluster",
-    epochs: float = 3,
-    lr: float = 5e-4,
-    seed: int = 0,
+    epochs: Annotated[float, typer.Option(help="Passes over the text.")] = 3,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
+    seed: Annotated[int, typer.Option(help="Seed of order and dropout.")] = 0,
     dev: Annotated[Path | None, typer.Option(help="Text to report perplexity on.")] = None,
-    device: str = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train a float model onto low-bit grids and write it as a packed file of its real size.
@@ -41,15 +42,16 @@ def compress(
     """
     if (bit_map is None) == (bits is None):
         raise ValueError("give either --bit-map FILE or --bits N, not both and not neither.")
+    lm.check_device(device)
     saved = load(model)
     if bit_map is not None:
-        plan = BitMap.from_json(read_json(bit_map))
+        plan = read_bit_map(bit_map, saved.model)
     else:
         plan = BitMap.uniform(make_clusters(saved.model), bits or 0, step)
     texts = {"train": read_sentences(text)} | ({"dev": read_sentences(dev)} if dev else {})
     task = lm.task_of(saved, texts)
     training = Training(epochs=0 if method == "none" else epochs, lr=lr, weight_decay=0.0, seed=seed)
-    settings = {"model": str(model), "text": str(text), "plan": plan.to_json(), "method": method}
+    settings = {"model": digest(model), "text": digest(text), "plan": plan.to_json(), "method": method}
     with claimed(out, {**settings, "training": asdict(training)}), bars() as tell:
         path = out / "model.packed"
         if not path.exists():
@@ -57,11 +59,12 @@ def compress(
                 out, saved, task, plan, method, training, device=device,
                 on_step=lambda done, of, loss: tell(method, done, of, f"loss {loss:.3f}"),
             )  # fmt: skip
+        (out / "checkpoint.pt").unlink(missing_ok=True)
         size = path.stat().st_size
         result: dict[str, object] = {"model": str(path), "average_bits": plan.average_bits, "bytes": size}
         result["ratio"] = model.stat().st_size / size
         if dev:
-            result["ppl_dev"] = task.evaluate(load(path).model, "dev")["ppl"]
+            result["ppl_dev"] = task.evaluate(load(path).model, "dev", tell.of("dev perplexity"))["ppl"]
     note = f", perplexity {result['ppl_dev']:.2f} on {dev}" if dev else ""
     show(
         result,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,11 @@ import typer
 from greenasr.cli.progress import bars, show
 from greenasr.compress.clusters import make_clusters
 from greenasr.compress.fit import Training
-from greenasr.data.files import write_json
+from greenasr.data.files import digest, write_json
 from greenasr.data.text import read_sentences
 from greenasr.pipeline import lm
 from greenasr.pipeline.models import load, span_weights
+from greenasr.pipeline.run import claimed
 
 
 def costs(
@@ -28,46 +30,49 @@ def costs(
     step: Annotated[str, typer.Option(help="A step per cluster, row or group:N.")] = "cluster",
     batches: Annotated[int, typer.Option(help="Batches of the text to measure on.")] = 8,
     tolerance: Annotated[
-        float, typer.Option(help="Standard error of a trace at which probing stops.")
+        float, typer.Option(help="hessian: relative standard error at which probing stops.")
     ] = 0.05,
-    max_probes: int = 256,
+    max_probes: Annotated[int, typer.Option(help="hessian: probes at most.")] = 256,
     bits: Annotated[
         float, typer.Option(help="search: the average bits that its penalty is steered to.")
     ] = 2.0,
     epochs: Annotated[float, typer.Option(help="search: passes over the text.")] = 0.3,
     lr: Annotated[float, typer.Option(help="search: learning rate of the choice weights.")] = 0.05,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Seed of batches and probes.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure quantization sensitivity: Hessian traces, output divergence or a super-network's choices.
 
     Example: greenasr costs runs/lm/model.packed train.txt --band embedding.weight=500,3000 --out costs.json
     """
-    saved = load(model)
     try:
         wanted = [int(width) for width in widths.split(",")]
         bands = {name: [int(cut) for cut in cuts.split(",")] for name, cuts in (b.split("=") for b in band)}
-        models = {int(width): span_weights(path) for width, path in (t.split("=", 1) for t in trained)}
+        files = {int(width): Path(file) for width, file in (t.split("=", 1) for t in trained)}
     except ValueError as error:
-        if "packed" in str(error):
-            raise
         raise ValueError(
             f"cannot read an option ({error}): expected "
             "--widths 1,2,4 --band embedding.weight=500,3000 --trained 2=FILE"
         ) from None
+    if method == "search" and not files:
+        raise ValueError(
+            "search needs models trained at uniform widths: give --trained 2=FILE --trained 4=FILE."
+        )
+    saved = load(model)
+    models = {width: span_weights(file) for width, file in files.items()}
     clusters = make_clusters(saved.model, by, bands)
     task = lm.task_of(saved, {"train": read_sentences(text)})
     with bars() as tell:
         if method == "search":
-            if not models:
-                raise ValueError(
-                    "search needs models trained at uniform widths: give --trained 2=FILE --trained 4=FILE."
-                )
             training = Training(epochs=epochs, lr=lr, weight_decay=0.0, warmup=0.0, seed=seed)
-            table, _ = lm.search_plan(
-                out.parent, saved, task, clusters, models, bits, training, step,
-                on_step=lambda done, of, loss: tell("search", done, of, f"loss {loss:.3f}"),
-            )  # fmt: skip
+            folder = out.with_name(f"{out.name}.search")
+            inputs = {"model": digest(model), "text": digest(text), "bits": bits, "by": by, "band": band}
+            inputs |= {"trained": {str(width): digest(file) for width, file in files.items()}}
+            with claimed(folder, {**inputs, "training": asdict(training)}):
+                table, _ = lm.search_plan(
+                    folder, saved, task, clusters, models, bits, training, step,
+                    on_step=lambda done, of, loss: tell("search", done, of, f"loss {loss:.3f}"),
+                )  # fmt: skip
         else:
             table = lm.measure_costs(
                 method, saved, task, clusters, wanted, step=step, n_batches=batches, tolerance=tolerance,
@@ -75,6 +80,7 @@ def costs(
                 tell=lambda done, of, note: tell(method, done, of, note),
             )  # fmt: skip
     write_json(out, table.to_json())
+    (out.with_name(f"{out.name}.search") / "checkpoint.pt").unlink(missing_ok=True)
     warning = table.details.get("warning")
     result = {"costs": str(out), "method": method, "clusters": len(clusters), "details": dict(table.details)}
     show(

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from greenasr.cli.progress import show
+from greenasr.cli.progress import bars, show
 from greenasr.data.text import read_sentences
 from greenasr.decode.arpa import read_arpa
 from greenasr.decode.interpolate import Logprobs, em_weights, interpolate
@@ -39,7 +39,8 @@ def perplexity(
     texts = {"test": read_sentences(text)} | ({"dev": read_sentences(dev)} if dev else {})
     task = lm.task_of(saved, texts)
     began = time.perf_counter()
-    logprobs = {split: task.word_logprobs(saved.model, split) for split in texts}
+    with bars() as tell:
+        logprobs = {split: task.word_logprobs(saved.model, split, tell.of(split)) for split in texts}
     seconds = time.perf_counter() - began
     result = {"ppl": lm.perplexity(logprobs["test"]), "words": len(logprobs["test"]), "seconds": seconds}
     if ngram is not None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -12,27 +15,45 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 err = Console(stderr=True)
 out = Console()
+EVERY = 30.0  # seconds between lines where standard error is no terminal
 
 
 class Bars:
-    """One bar a stage; ``tell(stage, done, of, note)`` moves it."""
+    """One bar a stage; ``tell(stage, done, of, note)`` moves it, and starts it anew when it went back.
+
+    Where standard error is no terminal a stage writes a line now and then, and one when it is done.
+    """
 
     def __init__(self, progress: Progress):
         self.progress = progress
         self.bars: dict[str, TaskID] = {}
+        self.told: dict[str, float] = {}
 
-    def __call__(self, stage: str, done: int, of: int, note: str) -> None:
+    def __call__(self, stage: str, done: int, of: int, note: str = "") -> None:
         """Move the stage's bar."""
         if stage not in self.bars:
             self.bars[stage] = self.progress.add_task(stage, total=of, note="")
-        self.progress.update(self.bars[stage], completed=done, total=of, note=note)
+            self.told[stage] = time.monotonic()
+        bar = self.bars[stage]
+        task = next(t for t in self.progress.tasks if t.id == bar)
+        if done < task.completed:
+            self.progress.reset(bar, total=of)
+        self.progress.update(bar, completed=done, total=of, note=note)
         if done >= of:
-            self.progress.stop_task(self.bars[stage])
+            self.progress.stop_task(bar)
+        if not err.is_terminal and (done >= of or time.monotonic() - self.told[stage] > EVERY):
+            self.told[stage] = time.monotonic()
+            left = "?" if task.time_remaining is None else timedelta(seconds=int(task.time_remaining))
+            err.print(f"{stage} {done}/{of} ETA {left} {note}".rstrip(), markup=False, highlight=False)
+
+    def of(self, stage: str) -> Callable[[int, int], None]:
+        """A callback for one stage: (done, of)."""
+        return partial(self, stage)
 
 
 @contextmanager
 def bars() -> Iterator[Bars]:
-    """Bars on standard error while the block runs; plain lines where that is no terminal."""
+    """Bars on standard error while the block runs."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -42,7 +63,7 @@ def bars() -> Iterator[Bars]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=err, refresh_per_second=4) as progress:
+    with Progress(*columns, console=err, refresh_per_second=4, disable=not err.is_terminal) as progress:
         yield Bars(progress)
 
 
@@ -51,4 +72,4 @@ def show(result: Mapping[str, Any], as_json: bool, line: str) -> None:
     if as_json:
         print(json.dumps(result))
     else:
-        out.print(line, highlight=False, soft_wrap=True)
+        out.print(line, highlight=False, markup=False, soft_wrap=True)

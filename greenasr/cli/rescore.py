@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from greenasr.cli.progress import show
+from greenasr.cli.progress import bars, show
 from greenasr.data.files import read_json, write_json
 from greenasr.decode import rescore as rescoring
 from greenasr.decode.arpa import read_arpa
+from greenasr.decode.interpolate import Logprobs
 from greenasr.decode.nbest import read_kaldi_nbest, read_nbest, write_nbest
 from greenasr.pipeline import lm as models
 from greenasr.pipeline.models import load
@@ -45,19 +47,41 @@ def rescore(
         lists = read_kaldi_nbest(nbest, scores, refs, first_pass)
     saved = load(lm) if lm is not None else None
     task = models.task_of(saved, {}) if saved is not None else None
-    found = rescoring.run(
-        lists,
-        read_arpa(ngram) if ngram is not None else None,
-        None if saved is None or task is None else lambda words: task.hypothesis_logprobs(saved.model, words),
-        mix=mix,
-        guard=guard,
-        weights=None if weights is None else read_json(weights)["weights"],
-    )
+    arpa = read_arpa(ngram) if ngram is not None else None
+    with bars() as tell:
+
+        def logprobs(sentences: list[list[str]]) -> Sequence[Logprobs]:
+            assert saved is not None and task is not None
+            return task.hypothesis_logprobs(saved.model, sentences, tell.of("neural LM"))
+
+        found = rescoring.run(
+            lists,
+            arpa,
+            None if saved is None else logprobs,
+            mix=mix,
+            guard=guard,
+            weights=None if weights is None else read_weights(weights),
+            tell=tell,
+        )
     write_nbest(out, found.nbest)
     result = found.to_json()
     write_json(out.with_name(out.name + ".weights.json"), result)
-    before, after = found.heldout.wer
-    line = f"{out}: held-out WER {before:.2f} -> {after:.2f} on {len(found.heldout.first)} utterances"
+    if found.heldout.first:
+        before, after = found.heldout.wer
+        line = f"{out}: held-out WER {before:.2f} -> {after:.2f} on {len(found.heldout.first)} utterances"
+    else:
+        line = f"{out}: {len(found.nbest)} lists in their new order, no references to count errors against"
     if not found.kept:
         line += "; no gain on dev, the first pass was left alone"
     show({"out": str(out), **result}, as_json, line)
+
+
+def read_weights(path: Path) -> dict[str, float]:
+    """The weights that an earlier run wrote; ValueError that names the file when it holds none."""
+    value = read_json(path)
+    weights = value.get("weights") if isinstance(value, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(w, int | float) for w in weights.values()):
+        raise ValueError(
+            f"{path}: no 'weights' in it: give OUT.weights.json of an earlier `greenasr rescore`"
+        )
+    return {name: float(weight) for name, weight in weights.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -168,9 +169,8 @@ def _batches(task: Trainable, settings: Training, step: int, total: int) -> Iter
 
 
 def _write_log(path: Path, log: list[dict[str, Any]]) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in log))
-    temporary.replace(path)
+    text = "".join(json.dumps(row) + "\n" for row in log)
+    _replace(path, lambda temporary: temporary.write_text(text))
 
 
 def _save(
@@ -183,15 +183,32 @@ def _save(
         "step": step,
         "log": log,
     }
+    _replace(path, lambda temporary: torch.save(state, temporary))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside ``path``, then rename over it: a full disk leaves the last checkpoint as it was."""
     temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
+        why = getattr(error, "strerror", None) or "the disk is full or may not be written"
+        raise OSError(
+            f"cannot write {path}: {why}. The last checkpoint is unchanged: make room and "
+            "give the command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _resume_(
     path: Path, model: nn.Module, optimizer: Any, settings: Training
 ) -> tuple[int, list[dict[str, Any]]]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: the checkpoint is damaged: delete it to train anew.") from error
     if state["settings"] != asdict(settings):
         changed = [k for k, v in asdict(settings).items() if state["settings"].get(k) != v]
         raise ValueError(

@@ -8,6 +8,7 @@ too, always sorted as given, indented and with a newline at the end, so that two
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -71,6 +72,12 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """The first 16 hex digits of a file's SHA-256: whether it is the text that a run was begun with."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

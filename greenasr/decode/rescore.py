@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -41,7 +42,7 @@ class Half:
 
     @property
     def wer(self) -> tuple[float, float]:
-        """WER before and after, in percent."""
+        """WER before and after, in percent; ValueError without a reference word."""
         return wer(self.first), wer(self.rescored)
 
 
@@ -73,6 +74,7 @@ class Rescoring:
             "wer": {
                 name: {"utterances": len(half.first), "first_pass": half.wer[0], "rescored": half.wer[1]}
                 for name, half in (("dev", self.dev), ("heldout", self.heldout))
+                if any(e.n_ref for e in half.first)
             },
             "seconds": self.seconds,
         }
@@ -100,10 +102,16 @@ def score_hyps(nbest: Sequence[NBest], lm: Score) -> dict[str, Floats]:
     return dict(zip(hyps, (np.asarray(score, np.float64) for score in scores), strict=True))
 
 
-def hyp_errors(nbest: Sequence[NBest]) -> list[list[Errors]]:
-    """Errors of every hypothesis against its reference; compute once to rescore with several models."""
-    counted = []
+def hyp_errors(nbest: Sequence[NBest], need_ref: bool = True) -> list[list[Errors]]:
+    """Errors of every hypothesis against its reference; compute once to rescore with several models.
+
+    Without a reference: ValueError, or an empty list where it is not needed.
+    """
+    counted: list[list[Errors]] = []
     for entry in nbest:
+        if entry.ref is None and not need_ref:
+            counted.append([])
+            continue
         if entry.ref is None:
             raise ValueError(
                 f"no reference for '{entry.id}'. Add it, or give weights and rescore without tuning."
@@ -152,25 +160,26 @@ def run(
     weights: Mapping[str, float] | None = None,
     guard: bool = True,
     seed: int = 0,
+    tell: Callable[[str, int, int], None] = lambda part, done, of: None,
 ) -> Rescoring:
     """Tune on the utterances whose id ``dev`` accepts, rescore all, report both halves.
 
     ``lm`` takes sentences and returns natural-log probabilities of every word and the end; ``known`` is the
     vocabulary of the "unknown" count, by default the n-gram's.  ``errors`` are those of `hyp_errors`.  Given
     ``weights`` (name -> weight) are used as they are: with those of the full-precision model a compressed one
-    is judged without the luck of its own tuning.  ``guard`` leaves the first pass alone unless weights tuned
-    on four fifths of the dev half save errors on the last fifth, in all five turns together, with a
-    matched-pairs z above 1.645.
+    is judged without the luck of its own tuning; lists without a reference are then in no half.
+    ``guard`` leaves the first pass alone unless weights tuned on four fifths of the dev half save errors on the last fifth, in all five turns together, with a
+    matched-pairs z above 1.645.  ``tell`` is told (part, done, of) while weights are tuned.
     """
     seconds: dict[str, float] = {}
     if errors is None:
-        errors = _timed(seconds, "errors", lambda: hyp_errors(nbest))
+        errors = _timed(seconds, "errors", lambda: hyp_errors(nbest, need_ref=weights is None))
     halves = {
-        True: [u for u, e in enumerate(nbest) if dev(e.id)],
-        False: [u for u, e in enumerate(nbest) if not dev(e.id)],
+        True: [u for u, e in enumerate(nbest) if dev(e.id) and errors[u]],
+        False: [u for u, e in enumerate(nbest) if not dev(e.id) and errors[u]],
     }
     for is_dev, chosen in halves.items():
-        if not sum(errors[u][0].n_ref for u in chosen):
+        if (weights is None or mix) and not sum(errors[u][0].n_ref for u in chosen):
             raise ValueError(
                 f"the {'dev' if is_dev else 'held-out'} half has {len(chosen)} of {len(nbest)} utterances "
                 "and no reference word. Give more utterances."
@@ -200,9 +209,15 @@ def run(
         of_dev = [features[u] for u in halves[True]]
         wrong = [_costs(nbest[u], errors[u]) for u in halves[True]]
         lowest = [0.0 if name in models else -np.inf for name in names]
-        found = _timed(seconds, "tune", lambda: tune(of_dev, wrong, lowest, seed=seed))
+        found = _timed(
+            seconds, "tune", lambda: tune(of_dev, wrong, lowest, seed=seed, progress=partial(tell, "tune"))
+        )
         if guard:
-            unseen = _timed(seconds, "guard", lambda: gains_on_unseen(of_dev, wrong, lowest, seed=seed))
+            unseen = _timed(
+                seconds,
+                "guard",
+                lambda: gains_on_unseen(of_dev, wrong, lowest, seed=seed, progress=partial(tell, "guard")),
+            )
             z = z_of_gain(unseen)
             kept = z > GUARD_Z
         found = found if kept else np.eye(len(names))[0]

@@ -13,7 +13,7 @@ but weights of 0 or below for it, since only the ratios count.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from greenasr.decode.ngram import Bools, Floats
 
 TINY = 1e-6  # of an error: less is no improvement
+Progress = Callable[[int, int], None]  # done, of
 NARROW = 1e-7  # an interval of γ shorter than this times |γ| is a rounding error
 
 
@@ -121,6 +122,7 @@ def tune(
     starts: int = 8,
     directions: int = 8,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Floats:
     """Weights (K,) of the fewest errors found, ``weights[0]`` being 1; never more errors than (1, 0, …, 0).
 
@@ -158,6 +160,8 @@ def tune(
             weights, found = moved, lists.total(moved)
         length = float(np.linalg.norm(weights[1:] / np.where(scale[1:] > 0, scale[1:], 1)))
         best = min(best, (found, length, weights), key=lambda b: b[:2])
+        if progress is not None:
+            progress(start + 1, starts)
     return best[2]
 
 
@@ -168,6 +172,7 @@ def gains_on_unseen(
     folds: int = 5,
     starts: int = 4,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Floats:
     """Errors saved against the first pass on each list by weights tuned without its fold, (U,).
 
@@ -184,6 +189,8 @@ def gains_on_unseen(
             )
             for u in unseen:
                 saved[u] = errors[u][0] - errors[u][int(np.argmax(features[u] @ weights))]
+        if progress is not None:
+            progress(fold + 1, folds)
     return saved
 
 

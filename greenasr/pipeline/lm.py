@@ -78,6 +78,15 @@ def task_of(saved: Saved, texts: Texts) -> LanguageModel:
     return make_task(saved.tokenizer, Windows(**saved.recipe["windows"]), texts)
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that cannot be used here, before anything is read."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        usable = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise ValueError(f"--device {name} cannot be used here: choose from {usable}") from None
+
+
 def train_float(
     folder: Path,
     tokenizer: Tokenizer,

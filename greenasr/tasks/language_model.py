@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from greenasr.data.batches import IGNORE, TokenBatch
 from greenasr.data.text import Tokenizer, Words
 from greenasr.ops.cross_entropy import linear_cross_entropy
 from greenasr.ops.curved_cross_entropy import curved_cross_entropy
+
+Progress = Callable[[int, int], None]  # done, of
 
 
 class CausalLM(Protocol):
@@ -93,21 +95,25 @@ class LanguageModel:
         return out
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, split: str, progress: Progress | None = None) -> dict[str, float]:
         """Perplexity of a split with every end of sentence counted as a token."""
-        logprobs = self.word_logprobs(model, split)
+        logprobs = self.word_logprobs(model, split, progress)
         return {"ppl": float(np.exp(-logprobs.mean(dtype=np.float64))), "words": len(logprobs)}
 
-    def word_logprobs(self, model: nn.Module, split: str) -> NDArray[np.float32]:
+    def word_logprobs(
+        self, model: nn.Module, split: str, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
         """Natural log-probability of every word and end of sentence of a split, in order."""
-        tokens = np.concatenate(list(self.token_logprobs(model, split)))
+        tokens = np.concatenate(list(self.token_logprobs(model, split, progress)))
         if split not in self.ends:
             return tokens
         starts = np.concatenate(([0], np.flatnonzero(self.ends[split])[:-1] + 1))
         summed: NDArray[np.float32] = np.add.reduceat(tokens, starts)
         return summed
 
-    def hypothesis_logprobs(self, model: nn.Module, sentences: Sequence[Words]) -> list[NDArray[np.float32]]:
+    def hypothesis_logprobs(
+        self, model: nn.Module, sentences: Sequence[Words], progress: Progress | None = None
+    ) -> list[NDArray[np.float32]]:
         """Natural log-probability of every word and of the end of each sentence, [(words + 1,)].
 
         Every sentence is scored alone; raises ValueError when one is longer than the model's context.
@@ -115,28 +121,34 @@ class LanguageModel:
         pieces = [self.tokenizer.word_ids(words) for words in sentences]
         flat = [[i for word in row for i in word] for row in pieces]
         out = []
-        for row, logprobs in zip(pieces, self.sentence_logprobs(model, flat), strict=True):
+        for row, logprobs in zip(pieces, self.sentence_logprobs(model, flat, progress), strict=True):
             starts = np.cumsum([0, *(len(word) for word in row)])
             out.append(np.add.reduceat(logprobs, starts))
         return out
 
-    def token_logprobs(self, model: nn.Module, split: str) -> Iterator[NDArray[np.float32]]:
+    def token_logprobs(
+        self, model: nn.Module, split: str, progress: Progress | None = None
+    ) -> Iterator[NDArray[np.float32]]:
         """Log-probabilities of the split's tokens in order, window by window or sentence by sentence."""
         was_training = model.training
         model.eval()
         try:
             if self.by_sentence:
-                yield from self.sentence_logprobs(model, self._sentences(split))
+                yield from self.sentence_logprobs(model, self._sentences(split), progress)
                 return
-            yield self._windows(model, self._ids(split), self.stride)
+            yield self._windows(model, self._ids(split), self.stride, progress)
         finally:
             model.train(was_training)
 
-    def sentence_logprobs(self, model: nn.Module, ids: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+    def sentence_logprobs(
+        self, model: nn.Module, ids: Sequence[Sequence[int]], progress: Progress | None = None
+    ) -> list[NDArray[np.float32]]:
         """Log-probability of every token of each sentence and of its end, [(n + 1,)].
 
-        What is longer than a window is scored in windows that overlap by half.
+        What is longer than a window is scored in windows that overlap by half.  ``progress`` is told
+        (sentences done, sentences).
         """
+        done = 0
         out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(ids)
         short = [i for i, row in enumerate(ids) if len(row) < self.length]
         was_training = model.training
@@ -147,6 +159,9 @@ class LanguageModel:
                 logprobs = self.logprobs(model, batch.to(device)).cpu().numpy()  # type: ignore[arg-type]
                 for row, place in enumerate(places):
                     out[short[place]] = logprobs[row, : len(ids[short[place]]) + 1]
+                done += len(places)
+                if progress is not None:
+                    progress(done, len(ids))
             for i in set(range(len(ids))) - set(short):
                 row_ids = np.array([*ids[i], self.tokenizer.eos], np.int32)
                 out[i] = self._windows(model, row_ids, max(1, self.length // 2))
@@ -154,13 +169,17 @@ class LanguageModel:
             model.train(was_training)
         return out
 
-    def _windows(self, model: nn.Module, ids: NDArray[np.int32], stride: int) -> NDArray[np.float32]:
-        """Log-probabilities of a stream in overlapping windows, (n,)."""
+    def _windows(
+        self, model: nn.Module, ids: NDArray[np.int32], stride: int, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Log-probabilities of a stream in overlapping windows, (n,); ``progress``: (tokens done, n)."""
         device = next(model.parameters()).device
         parts = []
         for batch in batches.overlapping(ids, self.length, stride, 32, self.tokenizer.eos):
             moved = batch.to(device)
             parts.append(self.logprobs(model, moved)[moved.targets != IGNORE].cpu().numpy())  # type: ignore[arg-type]
+            if progress is not None:
+                progress(sum(map(len, parts)), len(ids))
         return np.concatenate(parts)
 
     def _ids(self, split: str) -> NDArray[np.int32]:
