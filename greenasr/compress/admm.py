@@ -8,11 +8,14 @@ Scaled form, Boyd et al. 2011, §3.1.1; for language models MPLM §4.1.  The W-s
 extragradient method of Leng et al. 2018 (arXiv 1707.09870, eq. 9–10): a prediction, then a correction
 whose gradient is taken at the predicted point.  The prediction here is the proximal step of the penalty,
 
-    W' = W + m (G - W),   m = ρ / (1 + ρ),     W ← W - lr ∇L(W') - lr_p m (W - G + U)
+    W' = W + m (G - W),   m = ρ / (1 + ρ)
+    W ← W - lr ∇L(W') - κ (W - G + U) dt,   U ← U + ν (W - G) dt
 
-so a growing ρ moves the point at which the loss is seen from the weight to the grid.  ρ follows the
-primal residual r = ‖W' - G‖ / ‖W‖: it grows as fast as keeps r on a line that falls to zero when training
-ends.  When ρ changes the scaled dual is rescaled, U ← U ρ_old / ρ_new.
+with dt = 1 / steps, so κ and ν mean the same for a training of any length: κ is how far the penalty alone
+would draw a weight (by exp(-κ)), ν how fast the dual grows.  ρ follows the primal residual of the predicted point
+r = ‖W' - G‖ / ‖W‖ = (1 - m) ‖W - G‖ / ‖W‖: it grows as fast as brings r down a straight line to zero
+after the share ``hard`` of training.  From there on the loss is seen at the grid itself, so nothing is
+lost when training ends: a residual of a few percent before snapping is what decides otherwise.
 """
 
 from __future__ import annotations
@@ -36,9 +39,11 @@ class Gap(nn.Module):
         self.register_buffer("point", grid.project(weight))
         self.register_buffer("dual", torch.zeros_like(weight, requires_grad=False))
         self.register_buffer("share", torch.zeros(()))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
         self.point: Tensor
         self.dual: Tensor
         self.share: Tensor
+        self.progress: Tensor
 
     def forward(self, weight: Tensor) -> Tensor:
         """The predicted point, with the identity's derivative."""
@@ -47,22 +52,18 @@ class Gap(nn.Module):
 
 @dataclass
 class Admm:
-    """ADMM onto the tables of a bit map.
+    """ADMM onto the tables of a bit map: ``begin`` is m at the first step, ``hard`` when it reaches 1.
 
-    ``begin`` is m at the first step, ``hard`` the share of training after which the loss is seen at the
-    grid itself (m = 1); between them m rises in a straight line, which is what "the residual falls
-    to zero on a line" comes to for the predicted point.  ``pull`` is the step of the penalty.  The
-    dual is updated every ``every`` steps and fades with ``1 - m``, as a scaled dual does when ρ grows.
+    ``pull`` is κ and ``dual`` ν of the file's head.
     """
 
     bit_map: BitMap
-    begin: float = 0.5
-    hard: float = 0.5
-    pull: float = 0.0
-    every: int = 1
+    begin: float = 0.8
+    hard: float = 0.3
+    pull: float = 0.3
+    dual: float = 0.3
     _sites: dict[str, Gap] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
-    _steps: int = field(default=0, init=False, repr=False)
 
     def prepare_(self, model: nn.Module) -> None:
         """Attach G and U to every site of every weight."""
@@ -82,26 +83,27 @@ class Admm:
     def after_step_(self, model: nn.Module, progress: float) -> Mapping[str, float]:
         """The penalty's step, then G, U and ρ; the log gets the primal residual."""
         share = min(1.0, self.begin + (1 - self.begin) * progress / self.hard)
-        self._steps += 1
         gap_square = weight_square = 0.0
         for name, site in self._sites.items():
             weight = self._weights[name]
-            if self.pull:
-                weight -= self.pull * share * (weight - site.point + site.dual)
-            if self._steps % self.every == 0:
-                shifted = weight + site.dual
-                site.grid.refit_(shifted)
-                site.point.copy_(site.grid.project(shifted))
-                if self.pull:
-                    site.dual += weight - site.point
-                    site.dual *= 1 - share
-            if self._steps % 100 == 0 or progress == 1:
-                gap_square += float((weight - site.point).square().sum()) * (1 - share) ** 2
-                weight_square += float(weight.square().sum())
+            dt = progress - float(site.progress)
+            weight -= self.pull * dt * (weight - site.point + site.dual)
+            shifted = weight + site.dual
+            site.grid.refit_(shifted)
+            site.point.copy_(site.grid.project(shifted))
+            gap = weight - site.point
+            site.dual += self.dual * dt * gap
+            gap_square += float(gap.square().sum())
+            weight_square += float(weight.square().sum())
             site.share.fill_(share)
-        return {"residual": (gap_square / weight_square) ** 0.5, "m": share} if weight_square else {}
+            site.progress.fill_(progress)
+        residual = (gap_square / max(weight_square, 1e-30)) ** 0.5
+        return {"gap": residual, "residual": (1 - share) * residual, "m": share}
 
     def finish_(self, model: nn.Module) -> dict[str, Quantized]:
         """Put every weight on G, where the loss was last seen."""
         attach.detach_(model)
+        with torch.no_grad():
+            for name, site in self._sites.items():
+                self._weights[name].copy_(site.point)
         return attach.settle_(model, {name: site.grid for name, site in self._sites.items()})
