@@ -33,7 +33,10 @@ def allocate(
     if (bits is None) == (bytes is None):
         raise ValueError("give one budget: --bits AVERAGE or --bytes N")
     pinned = pins(pin, [cluster.name for cluster in table.clusters])
-    bit_map = allocation.allocate(table, average_bits=bits, bytes=bytes, pinned=pinned, step=step)
+    try:
+        bit_map = allocation.allocate(table, average_bits=bits, bytes=bytes, pinned=pinned, step=step)
+    except ValueError as error:
+        raise ValueError(f"{costs}: {error}") from error
     plan = allocation.plan(table, bit_map)
     write_json(out, bit_map.to_json())
     result: dict[str, Any] = {

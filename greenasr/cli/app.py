@@ -47,15 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if str(error):  # without a command the help has been shown
             _stop(f"{error} (see --help)")
         sys.exit(2)
-    except FileNotFoundError as error:
-        _stop(f"{error.filename}: no such file or folder: check the path" if error.filename else str(error))
-    except PermissionError as error:
-        _stop(
-            f"{error.filename}: permission denied: choose a file that may be read"
-            if error.filename
-            else str(error)
-        )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        what = (error.strerror or "cannot be used").lower()
+        _stop(f"{error.filename}: {what}: check the path or choose another" if error.filename else str(error))
+    except ValueError as error:
         _stop(str(error))
     if code == 130:
         print("greenasr: stopped; give the same command again to go on", file=sys.stderr)

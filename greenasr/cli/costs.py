@@ -11,7 +11,7 @@ import typer
 from greenasr.cli.progress import bars, show
 from greenasr.compress.clusters import make_clusters
 from greenasr.compress.fit import Training
-from greenasr.data.files import digest, write_json
+from greenasr.data.files import check_writable, digest, write_json
 from greenasr.data.text import read_sentences
 from greenasr.pipeline import lm
 from greenasr.pipeline.models import load, span_weights
@@ -58,6 +58,7 @@ def costs(
         raise ValueError(
             "search needs models trained at uniform widths: give --trained 2=FILE --trained 4=FILE."
         )
+    check_writable(out)
     saved = load(model)
     models = {width: span_weights(file) for width, file in files.items()}
     clusters = make_clusters(saved.model, by, bands)

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from greenasr.cli.progress import bars, show
-from greenasr.data.text import read_sentences
+from greenasr.data.files import check_writable
+from greenasr.data.text import check_covers, read_sentences
 from greenasr.decode.arpa import write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.decode.ngram import perplexity
@@ -41,6 +42,7 @@ def ngram(
         thresholds = [int(count) for count in prune.replace(",", " ").split()]
     except ValueError:
         raise ValueError(f"--prune {prune}: expected whole counts, for example '0 0 1'") from None
+    check_writable(out)
     steps = ["read", "estimate", *(["prune"] if entropy_prune else []), "write", *(["score"] if dev else [])]
     with bars() as tell:
 
@@ -50,6 +52,8 @@ def ngram(
         now("read")
         sentences = read_sentences(text)
         words = None if vocab is None else [word for line in read_sentences(vocab) for word in line]
+        if vocab is not None:
+            check_covers(frozenset(words or ()), vocab, sentences, share=0.9)
         now("estimate")
         try:
             estimate = kneser_ney(sentences, order, thresholds, words)

@@ -35,6 +35,13 @@ def perplexity(
     """
     if ngram is not None and (dev is None) == (weight is None):
         raise ValueError("--ngram needs either --dev TEXT to tune the model's weight on or --weight W.")
+    if ngram is None and (dev is not None or weight is not None):
+        raise ValueError(
+            "--dev and --weight are for interpolation: give --ngram ARPA too, or leave them out."
+        )
+    if weight is not None and not 0 <= weight <= 1:
+        raise ValueError(f"--weight {weight:g}: the model's share, expected 0 to 1.")
+    other = None if ngram is None else read_arpa(ngram)
     saved = load(model)
     texts = {"test": read_sentences(text)} | ({"dev": read_sentences(dev)} if dev else {})
     task = lm.task_of(saved, texts)
@@ -43,8 +50,7 @@ def perplexity(
         logprobs = {split: task.word_logprobs(saved.model, split, tell.of(split)) for split in texts}
     seconds = time.perf_counter() - began
     result = {"ppl": lm.perplexity(logprobs["test"]), "words": len(logprobs["test"]), "seconds": seconds}
-    if ngram is not None:
-        other = read_arpa(ngram)
+    if other is not None:
         pairs: dict[str, list[Logprobs]] = {
             s: [p, np.concatenate(other.score(texts[s]))] for s, p in logprobs.items()
         }
@@ -53,7 +59,7 @@ def perplexity(
         result["ppl_interpolated"] = lm.perplexity(interpolate(pairs["test"], weights))
         result["lm_weight"] = float(weights[0])
     line = f"perplexity {result['ppl']:.2f} over {result['words']:,} words in {seconds:.1f} s"
-    if ngram is not None:
+    if other is not None:
         line += f"; with the n-gram ({result['ppl_ngram']:.2f} alone) {result['ppl_interpolated']:.2f}"
         line += f" at weight {result['lm_weight']:.3f}"
     show(result, as_json, line)

@@ -15,13 +15,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 err = Console(stderr=True)
 out = Console()
-EVERY = 30.0  # seconds between lines where standard error is no terminal
+EVERY, AT_ONCE = 30.0, 2.0  # seconds between lines where standard error is no terminal
 
 
 class Bars:
     """One bar a stage; ``tell(stage, done, of, note)`` moves it, and starts it anew when it went back.
 
-    Where standard error is no terminal a stage writes a line now and then, and one when it is done.
+    Where standard error is no terminal a stage writes a line now and then, and one when it is done, unless
+    it was done at once.
     """
 
     def __init__(self, progress: Progress):
@@ -41,7 +42,8 @@ class Bars:
         self.progress.update(bar, completed=done, total=of, note=note)
         if done >= of:
             self.progress.stop_task(bar)
-        if not err.is_terminal and (done >= of or time.monotonic() - self.told[stage] > EVERY):
+        due = (task.elapsed or 0) > AT_ONCE if done >= of else time.monotonic() - self.told[stage] > EVERY
+        if not err.is_terminal and due:
             self.told[stage] = time.monotonic()
             left = "?" if task.time_remaining is None else timedelta(seconds=int(task.time_remaining))
             err.print(f"{stage} {done}/{of} ETA {left} {note}".rstrip(), markup=False, highlight=False)

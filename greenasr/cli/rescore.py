@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from greenasr.cli.progress import bars, show
-from greenasr.data.files import read_json, write_json
+from greenasr.data.files import check_writable, read_json, write_json
 from greenasr.decode import rescore as rescoring
 from greenasr.decode.arpa import read_arpa
 from greenasr.decode.interpolate import Logprobs
@@ -41,8 +41,13 @@ def rescore(
     """
     if lm is None and ngram is None:
         raise ValueError("nothing to rescore with: give --lm MODEL, --ngram ARPA, or both.")
+    check_writable(out)
     if nbest.suffix in (".jsonl", ".json"):
         lists = read_nbest(nbest, first_pass, need_ref=weights is None)
+    elif refs is None and weights is None:
+        raise ValueError(
+            f"{nbest}: no references to tune on: give --refs FILE, or --weights of an earlier run."
+        )
     else:
         lists = read_kaldi_nbest(nbest, scores, refs, first_pass)
     saved = load(lm) if lm is not None else None

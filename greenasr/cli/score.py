@@ -78,6 +78,8 @@ def score(
 
     Example: greenasr score ref.trn ours.trn --against theirs.trn
     """
+    if language not in ("", "tr", "az"):
+        raise ValueError(f"--language {language}: expected tr or az, or leave it out.")
     settings = Settings(
         ignore_case=ignore_case,
         language=language,

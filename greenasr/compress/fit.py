@@ -40,8 +40,11 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot train."""
-        if self.epochs < 0 or self.lr <= 0 or self.leg < 1:
-            raise ValueError(f"epochs must not be negative, lr and leg must be positive, got {asdict(self)}.")
+        if not (0 <= self.epochs < math.inf and 0 < self.lr < math.inf and self.leg > 0 and self.seed >= 0):
+            raise ValueError(
+                "epochs and seed must not be negative, lr and leg must be positive, all finite; got "
+                f"epochs {self.epochs:g}, seed {self.seed}, lr {self.lr:g}, leg {self.leg}."
+            )
 
     def rate(self, step: int, total: int) -> float:
         """Learning rate of a step: up linearly over the first ``warmup``, then half a cosine."""

@@ -57,6 +57,7 @@ def hessian_costs(
     clusters, batches = tuple(clusters), tuple(batches)
     weights = cluster_weights(model, clusters)
     names = [cluster.name for cluster in clusters]
+    errors = {bits: squared_errors(weights, clusters, bits, step, trained) for bits in widths}
     was_training = model.training
     model.eval()
     device = next(iter(weights.values())).device
@@ -81,7 +82,6 @@ def hessian_costs(
         model.train(was_training)
     usable = torch.maximum(traces.mean, traces.standard_error).clamp(min=torch.finfo(torch.float32).tiny)
     mean_traces = {c.name: float(trace) / c.numel for c, trace in zip(clusters, usable, strict=True)}
-    errors = {bits: squared_errors(weights, clusters, bits, step, trained) for bits in widths}
     costs = {name: {bits: mean_traces[name] * errors[bits][name] for bits in widths} for name in names}
     details = {
         **_trace_details(traces, tolerance),

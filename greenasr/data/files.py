@@ -74,6 +74,18 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
         os.fsync(file.fileno())
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a place that cannot be written, before the work whose result goes there; makes its folder."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}. Choose another place") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        why = "it is a folder" if path.is_dir() else "its folder may not be written"
+        raise OSError(f"cannot write {path}: {why}. Choose another place")
+
+
 def digest(path: str | os.PathLike[str]) -> str:
     """The first 16 hex digits of a file's SHA-256: whether it is the text that a run was begun with."""
     with open(path, "rb") as file:

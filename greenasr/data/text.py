@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,11 @@ Words = Sequence[str]
 
 def read_sentences(path: str | Path) -> list[list[str]]:
     """The words of every non-empty line; ValueError names file, line and cure."""
+    return [words for _, words in _lines(path)]
+
+
+def _lines(path: str | Path) -> list[tuple[int, list[str]]]:
+    """Number and words of every non-empty line."""
     sentences = []
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
@@ -42,10 +47,23 @@ def read_sentences(path: str | Path) -> list[list[str]]:
                     "with `iconv -f latin1 -t utf-8`."
                 ) from None
             if words:
-                sentences.append(words)
+                sentences.append((number, words))
     if not sentences:
         raise ValueError(f"{path}: no words in it; give a text with one sentence a line.")
     return sentences
+
+
+def check_covers(
+    known: Container[str], path: str | Path, sentences: Iterable[Words], share: float = 0.5
+) -> None:
+    """Refuse a word list that lacks more than ``share`` of a text's words: it is another text's."""
+    counts = Counter(word for words in sentences for word in words)
+    unknown = sum(n for word, n in counts.items() if word not in known)
+    if unknown > share * counts.total():
+        raise ValueError(
+            f"{path}: the word list lacks {unknown:,} of the text's {counts.total():,} words: it belongs to "
+            "another text, or case or spelling differ; give this text's list or none."
+        )
 
 
 class Tokenizer(Protocol):
@@ -112,18 +130,25 @@ class Vocabulary:
     @classmethod
     def from_file(cls, path: str | Path) -> Vocabulary:
         """A word list, one word a line, most frequent first."""
-        words = []
-        for number, row in enumerate(read_sentences(path), 1):
+        first: dict[str, int] = {}
+        for number, row in _lines(path):
             if len(row) != 1:
                 raise ValueError(f"{path}:{number}: {len(row)} words; a word list has one word a line.")
-            words.append(row[0])
-        return cls(tuple(words))
+            if row[0] in first:
+                raise ValueError(
+                    f"{path}:{number}: '{row[0]}' stands on line {first[row[0]]} already: keep one."
+                )
+            first[row[0]] = number
+        try:
+            return cls(tuple(first))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {word: i for i, word in enumerate(self.words)}
 
-    def __contains__(self, word: str) -> bool:
+    def __contains__(self, word: object) -> bool:
         """Whether the list has the word."""
         return word in self._ids
 

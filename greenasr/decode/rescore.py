@@ -167,9 +167,10 @@ def run(
     ``lm`` takes sentences and returns natural-log probabilities of every word and the end; ``known`` is the
     vocabulary of the "unknown" count, by default the n-gram's.  ``errors`` are those of `hyp_errors`.  Given
     ``weights`` (name -> weight) are used as they are: with those of the full-precision model a compressed one
-    is judged without the luck of its own tuning; lists without a reference are then in no half.
-    ``guard`` leaves the first pass alone unless weights tuned on four fifths of the dev half save errors on the last fifth, in all five turns together, with a
-    matched-pairs z above 1.645.  ``tell`` is told (part, done, of) while weights are tuned.
+    is judged without the luck of its own tuning; lists without a reference are then in no half.  ``guard``
+    leaves the first pass alone unless weights tuned on four fifths of the dev half save errors on the last
+    fifth, in all five turns together, with a matched-pairs z above 1.645.  ``tell`` is told (part, done, of)
+    while weights are tuned.
     """
     seconds: dict[str, float] = {}
     if errors is None:

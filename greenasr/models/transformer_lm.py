@@ -39,12 +39,12 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built."""
+        if min(self.vocab, self.layers, self.dim, self.heads, self.hidden, self.context) < 1:
+            raise ValueError(f"every size of the network must be at least 1, got {asdict(self)}.")
         if self.dim % self.heads:
             raise ValueError(
                 f"dim {self.dim} is not a multiple of heads {self.heads}: choose heads that divide it."
             )
-        if min(self.vocab, self.layers, self.dim, self.heads, self.hidden, self.context) < 1:
-            raise ValueError(f"every size of the network must be at least 1, got {asdict(self)}.")
 
 
 class SelfAttention(nn.Module):

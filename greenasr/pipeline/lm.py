@@ -25,7 +25,7 @@ from greenasr.compress.kl import kl_costs
 from greenasr.compress.none import NoCompression
 from greenasr.compress.search import Search
 from greenasr.data.files import write_json
-from greenasr.data.text import Tokenizer, Vocabulary, WordPieces, Words, stream
+from greenasr.data.text import Tokenizer, Vocabulary, WordPieces, Words, check_covers, stream
 from greenasr.decode.interpolate import em_weights, interpolate
 from greenasr.decode.ngram import NGram
 from greenasr.pipeline.models import Saved, load, save
@@ -43,24 +43,14 @@ def make_tokenizer(
 ) -> Tokenizer:
     """The word list in the file ``words``, or a word list or pieces of at most ``size`` from the text."""
     if words is not None:
-        return _checked(Vocabulary.from_file(words), words, sentences)
+        vocabulary = Vocabulary.from_file(words)
+        check_covers(vocabulary, words, sentences)
+        return vocabulary
     if kind == "words":
         return Vocabulary.from_sentences(sentences, size)
     if kind == "pieces":
         return WordPieces.train(sentences, size)
     raise ValueError(f"tokenizer '{kind}': choose words or pieces.")
-
-
-def _checked(vocabulary: Vocabulary, path: str | Path, sentences: Sequence[Words]) -> Vocabulary:
-    """Refuse a word list that hardly covers the text: it is another text's."""
-    total = sum(map(len, sentences))
-    unknown = sum(word not in vocabulary for words in sentences for word in words)
-    if unknown > total / 2:
-        raise ValueError(
-            f"{path}: the word list lacks {unknown:,} of the text's {total:,} words: it belongs to "
-            "another text, or case or spelling differ; give this text's list or leave --words out."
-        )
-    return vocabulary
 
 
 def make_task(tokenizer: Tokenizer, windows: Windows, texts: Texts) -> LanguageModel:

@@ -51,11 +51,18 @@ def save(
 def load(path: str | Path) -> Saved:
     """Read a packed language model; ValueError when it is damaged or of another kind."""
     packed, state = unpack(path)
-    model = build(packed.model, packed.config)
-    model.load_state_dict(state)
+    try:
+        model = build(packed.model, packed.config)
+        model.load_state_dict(state)
+        tokenizer = tokenizer_from_json(packed.tokenizer)
+        bit_map = BitMap.from_json(packed.bit_map) if packed.bit_map else None
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: a packed file, but no language model ({str(error).splitlines()[0]}): "
+            "give one that `greenasr train` or `greenasr compress` wrote"
+        ) from error
     model.eval()
-    bit_map = BitMap.from_json(packed.bit_map) if packed.bit_map else None
-    return Saved(model, tokenizer_from_json(packed.tokenizer), bit_map, packed.recipe)
+    return Saved(model, tokenizer, bit_map, packed.recipe)
 
 
 def span_weights(path: str | Path) -> dict[str, Tensor]:

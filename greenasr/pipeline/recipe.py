@@ -51,6 +51,14 @@ class Windows:
     stride: int = 32
     by_sentence: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse windows that hold nothing."""
+        if self.length < 2 or self.batch < 1 or not 0 < self.stride <= self.length:
+            raise ValueError(
+                f"windows of {self.length} tokens, {self.batch} a batch, moved by {self.stride}: make "
+                "length 2 or more, batch 1 or more, stride 1 to length."
+            )
+
 
 @dataclass(frozen=True)
 class Compress:

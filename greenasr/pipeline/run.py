@@ -53,8 +53,14 @@ def claimed(run: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
             raise ValueError(
                 f"{run}: another greenasr is working here: wait for it or choose another --out."
             ) from None
+        before = set(os.listdir(run))
         check_same(run / "recipe.json", recipe)
-        yield
+        try:
+            yield
+        except BaseException:
+            if "recipe.json" not in before and set(os.listdir(run)) <= before | {"recipe.json", ".lock"}:
+                (run / "recipe.json").unlink()  # nothing was made: the folder stays free for other settings
+            raise
 
 
 def check_same(path: Path, value: Mapping[str, Any]) -> None:

@@ -57,9 +57,9 @@ def test_the_rate_rises_in_a_line_and_falls_on_half_a_cosine() -> None:
     assert Training(warmup=0).rate(0, 1) == Training().lr
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": -1}, {"lr": 0.0}, {"leg": 0}])
+@pytest.mark.parametrize("wrong", [{"epochs": -1}, {"lr": 0.0}, {"leg": 0}, {"lr": math.nan}])
 def test_settings_that_cannot_train_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="epochs must not be negative, lr and leg must be positive"):
+    with pytest.raises(ValueError, match="epochs and seed must not be negative, lr and leg must be positive"):
         replace(SETTINGS, **wrong)  # type: ignore[arg-type]
 
 
