@@ -9,8 +9,8 @@ Every figure of a row is measured on the model as read back from its packed file
 
 from __future__ import annotations
 
+import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,20 +22,20 @@ from torch import nn
 
 from greenasr.compress.allocate import allocate
 from greenasr.compress.clusters import make_clusters
-from greenasr.data.files import read_json, write_json
+from greenasr.data.files import digest, read_json, write_json
 from greenasr.data.grammar import generate
 from greenasr.data.text import read_sentences, tokenizer_from_json
 from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.pipeline import lm
 from greenasr.pipeline.models import load, span_weights
-from greenasr.pipeline.recipe import METHODS, Recipe, Row
+from greenasr.pipeline.plans import read_bit_map, read_costs
+from greenasr.pipeline.recipe import METHODS, PLANNED, Recipe, Row
 from greenasr.pipeline.rescoring import rescore_sets, training_refs
 from greenasr.pipeline.run import Stage
-from greenasr.roles import BitMap, Cluster, CostTable
+from greenasr.roles import BitMap, Cluster
 
 Tell = Callable[[int, int, str], None]
-PLANNED = ("hessian", "kl", "search")
 
 
 @dataclass(frozen=True)
@@ -64,30 +64,36 @@ class Place:
             text += training_refs(self.recipe.rescore, self.nbest)
         return text
 
+    def digests(self) -> dict[str, str]:
+        """What the user's texts and lists were when the run began, by name."""
+        data, lists = self.recipe.data, self.recipe.rescore
+        names = (*data.train, data.dev, data.test) if data.train and self.data is not None else ()
+        found = {name: digest(self.data / name) for name in names if self.data is not None}
+        if lists is not None and self.nbest is not None:
+            found |= {name: digest(self.nbest / name) for name in lists.sets}
+        return found
+
 
 def stages(place: Place) -> list[Stage]:
     """Everything that the recipe's table needs, as stages."""
     recipe = place.recipe
     made = [Stage("tokenizer", (), partial(_tokenizer, place)), Stage("ngram", (), partial(_ngram, place))]
+    uniform = tuple(row.name for row in recipe.rows if row.method == "admm" and not row.bands)
     for row in recipe.rows:
         needs: tuple[str, ...] = ("tokenizer", "ngram") if row.name == "float" else (row.start,)
         if row.method in PLANNED:
-            needs = (
-                *needs,
-                f"plan-{row.method}-{row.bits:g}" if row.method == "search" else f"costs-{row.method}",
-            )
+            plan = f"plan-search-{row.bits:g}" if row.method == "search" else f"costs-{row.method}"
+            if plan not in {stage.name for stage in made}:
+                made.append(
+                    Stage(plan, uniform, partial(_search, place, row))
+                    if row.method == "search"
+                    else Stage(plan, ("float",), partial(_costs, place, row.method))
+                )
+            needs = (*needs, plan)
         made.append(Stage(row.name, needs, partial(_row, place, row)))
         if recipe.rescore is not None:
             first = ("rescore-float",) if row.name != "float" else ()
             made.append(Stage(f"rescore-{row.name}", (row.name, *first), partial(_rescore, place, row)))
-    methods = {row.method for row in recipe.rows}
-    for method in ("hessian", "kl"):
-        if method in methods:
-            made.append(Stage(f"costs-{method}", ("float",), partial(_costs, place, method)))
-    uniform = tuple(row.name for row in recipe.rows if row.method == "admm" and not row.bands)
-    for row in recipe.rows:
-        if row.method == "search":
-            made.append(Stage(f"plan-search-{row.bits:g}", uniform, partial(_search, place, row)))
     return made
 
 
@@ -106,9 +112,9 @@ def bit_map_of(place: Place, row: Row, clusters: tuple[Cluster, ...]) -> BitMap 
     if row.method == "float":
         return None
     if row.method == "search":
-        return BitMap.from_json(read_json(place.run / f"plan-search-{row.bits:g}" / "bit_map.json"))
+        return read_bit_map(place.run / f"plan-search-{row.bits:g}" / "bit_map.json")
     if row.method in PLANNED:
-        costs = CostTable.from_json(read_json(place.run / f"costs-{row.method}" / "costs.json"))
+        costs = read_costs(place.run / f"costs-{row.method}" / "costs.json")
         if row.widths is not None:
             kept = {
                 name: {b: c for b, c in by.items() if b in row.widths} for name, by in costs.costs.items()
@@ -164,9 +170,13 @@ def _tokenizer(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
 
 
 def _ngram(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
+    tell(0, 3, "estimate")
     made = kneser_ney(place.sentences("train"), place.recipe.ngram_order).lm
+    tell(1, 3, "write")
     write_arpa(made, folder / "lm.arpa.gz")
+    tell(2, 3, "score")
     logprobs = np.concatenate(made.score(place.sentences("test")))
+    tell(3, 3, "")
     return {"counts": list(made.counts), "ppl_test": lm.perplexity(logprobs)}
 
 
@@ -180,7 +190,6 @@ def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
     training = replace(
         recipe.train, epochs=epochs, lr=row.lr or compress.lr, weight_decay=compress.weight_decay
     )
-    began = time.perf_counter()
     if row.name == "float":
         path = lm.train_float(
             folder,
@@ -207,10 +216,10 @@ def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
             path = lm.compress_onto(
                 folder, saved, task, bit_map, method, training, device=place.device, on_step=on_step
             )
-    seconds = time.perf_counter() - began
     arpa = place.run / "ngram" / "lm.arpa.gz"
-    figures = lm.measure(path, task, read_arpa(arpa), texts, place.device)
-    return {**figures, "seconds_train": seconds}
+    figures = lm.measure(path, task, read_arpa(arpa), texts, place.device, tell)
+    log = (folder / "log.jsonl").read_text().splitlines()  # of all sessions, when the run was resumed
+    return {**figures, "seconds_train": json.loads(log[-1])["seconds"] if log else 0.0}
 
 
 def _costs(place: Place, method: str, folder: Path, tell: Tell) -> dict[str, Any]:
@@ -251,7 +260,7 @@ def _rescore(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]
     saved = load(place.run / row.name / "model.packed")
     ngram = read_arpa(place.run / "ngram" / "lm.arpa.gz")
     base = None if row.name == "float" else place.run / "rescore-float"
-    return rescore_sets(lists, place.nbest, saved, lm.task_of(saved, {}), ngram, folder, base)
+    return rescore_sets(lists, place.nbest, saved, lm.task_of(saved, {}), ngram, folder, base, tell)
 
 
 def _teller(tell: Tell) -> Callable[[int, int, float], None]:
