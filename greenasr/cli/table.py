@@ -10,6 +10,7 @@ import typer
 
 from greenasr import report
 from greenasr.cli.progress import bars, out
+from greenasr.pipeline import lm
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
 from greenasr.pipeline.recipe import load_recipe
@@ -35,6 +36,7 @@ def table(
 
     Example: greenasr table recipes/penn_treebank/small.toml --data ptb --out runs/ptb_small --jobs 2
     """
+    lm.check_device(device)
     made = load_recipe(recipe)
     run = out_dir or Path("runs") / f"{recipe.parent.name}_{recipe.stem}"
     place = tables.Place(made, run, data, nbest, device)
@@ -42,12 +44,16 @@ def table(
     if only:
         stages = running.needed(stages, only.split(","))
     with running.claimed(run, made.to_json()), bars() as tell:
+        running.check_same(run / "texts.json", place.digests())
         results = running.run_stages(stages, run, tell, jobs)
         results = {**running.finished(tables.stages(place), run), **results}
-        value = tables.table(place, results)
-        report.write(value, run)
+        value = tables.table(place, results) if "float" in results else {"stages": list(results)}
+        if "float" in results:
+            report.write(value, run)
     if as_json:
         print(json.dumps(value))
+    elif "float" not in results:
+        out.print(f"{', '.join(results)} done in {run}; a table needs the row 'float' too", highlight=False)
     else:
         out.print((run / "table.md").read_text(), markup=False, highlight=False, soft_wrap=True)
         out.print(f"table.md, table.json and plots are in {run}", highlight=False)

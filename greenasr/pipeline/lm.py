@@ -181,7 +181,12 @@ def search_plan(
 
 
 def measure(
-    path: Path, task: LanguageModel, ngram: NGram | None, texts: Texts, device: str = "cpu"
+    path: Path,
+    task: LanguageModel,
+    ngram: NGram | None,
+    texts: Texts,
+    device: str = "cpu",
+    tell: Tell = lambda done, of, note: None,
 ) -> dict[str, Any]:
     """Perplexity on dev and test of the model in a packed file, alone and with an n-gram.
 
@@ -189,7 +194,10 @@ def measure(
     """
     saved = load(path)
     model = saved.model.to(device)
-    logprobs = {split: task.word_logprobs(model, split) for split in ("dev", "test")}
+    logprobs = {
+        split: task.word_logprobs(model, split, _noted(tell, f"perplexity of {split}"))
+        for split in ("dev", "test")
+    }
     result: dict[str, Any] = {f"ppl_{split}": perplexity(p) for split, p in logprobs.items()}
     if ngram is not None:
         other = {split: np.concatenate(ngram.score(texts[split])) for split in logprobs}
@@ -203,6 +211,10 @@ def measure(
         "plan": None if plan is None else dict(plan.bits),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def _noted(tell: Tell, note: str) -> Callable[[int, int], None]:
+    return lambda done, of: tell(done, of, note)
 
 
 def perplexity(logprobs: Any) -> float:

@@ -15,9 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
+from greenasr.ops.bits import WIDTHS
 
 T = TypeVar("T")
+KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+KINDS |= {"tuple": (list,), "Mapping": (dict,)}
+PLANNED = ("hessian", "kl", "search")  # methods whose rows have a plan
 METHODS = {
     "float": "full precision",
     "bp": "BP uniform",
@@ -40,6 +45,11 @@ class Data:
     sentences: int = 20_000
     tokenizer: str = "words"
     vocab: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Refuse a text without its dev and test."""
+        if self.train and not (self.dev and self.test):
+            raise ValueError("[data] names a training text: name dev and test texts too.")
 
 
 @dataclass(frozen=True)
@@ -96,17 +106,22 @@ class Row:
     paper: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse methods that do not exist."""
+        """Refuse methods that do not exist, and widths that they cannot have."""
         if self.method not in METHODS:
             raise ValueError(f"unknown method '{self.method}': choose from {', '.join(METHODS)}.")
+        if self.fit not in COMPRESSORS:
+            raise ValueError(f"unknown fit '{self.fit}' of a row: choose from {', '.join(COMPRESSORS)}.")
+        if self.method in COMPRESSORS and self.bits not in WIDTHS:
+            widths = ", ".join(map(str, WIDTHS))
+            raise ValueError(f"a row of method '{self.method}' has {self.bits:g} bits: choose from {widths}.")
 
     @property
     def name(self) -> str:
         """The folder of the row: method, bits and what is special about it."""
         if self.method == "float":
             return "float" if self.epochs is None else "float-continued"
-        tail = "" if self.method not in ("hessian", "kl", "search") or self.fit == "bp" else f"-{self.fit}"
-        banded = "-bands" if self.bands and self.method not in ("hessian", "kl", "search") else ""
+        tail = "" if self.method not in PLANNED or self.fit == "bp" else f"-{self.fit}"
+        banded = "-bands" if self.bands and self.method not in PLANNED else ""
         step = f"-{self.step.replace(':', '')}" if self.step else ""
         return f"{self.method}-{self.bits:g}{tail}{banded}{step}"
 
@@ -181,10 +196,26 @@ def load_recipe(path: str | Path) -> Recipe:
         raise ValueError(f"{path}: {error}") from None
     if value:
         raise ValueError(f"{path}: unknown key '{next(iter(value))}'.")
+    _check_plans(recipe, path)
     names = [row.name for row in recipe.rows]
     if len(set(names)) != len(names) or "float" not in names:
         raise ValueError(f"{path}: rows must differ and one must be the float model; got {', '.join(names)}.")
     return recipe
+
+
+def _check_plans(recipe: Recipe, path: str | Path) -> None:
+    """Refuse plans that no budget can meet, before days of training lead up to them."""
+    for row in recipe.rows:
+        widths = row.widths or recipe.compress.widths
+        if row.method == "search":
+            widths = tuple(int(r.bits) for r in recipe.rows if r.method == "admm" and not r.bands)
+            if len(set(widths)) < 2:
+                raise ValueError(f"{path}: row '{row.name}' chooses between admm rows: give two or more.")
+        if row.method in PLANNED and not min(widths) <= row.bits <= max(widths):
+            raise ValueError(
+                f"{path}: row '{row.name}' asks for {row.bits:g} bits on average, its widths go from "
+                f"{min(widths)} to {max(widths)}: choose a number between."
+            )
 
 
 def _make(cls: type[T], value: Any, section: str) -> T:
@@ -194,6 +225,11 @@ def _make(cls: type[T], value: Any, section: str) -> T:
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := set(value) - known:
         raise ValueError(f"[{section}] has no '{sorted(unknown)[0]}'; it knows {', '.join(sorted(known))}.")
+    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
+        kind = KINDS.get(str(item.type).partition("[")[0].partition(" |")[0])
+        if kind and item.name in value and (type(value[item.name]) not in kind):
+            expected = str(item.type).partition(" |")[0]
+            raise ValueError(f"[{section}] {item.name}: found {value[item.name]!r}, expected {expected}.")
 
     def plain(item: Any) -> Any:
         if isinstance(item, list):

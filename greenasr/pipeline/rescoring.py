@@ -11,7 +11,7 @@ that of the held-out half.  Marks come from MAPSSWE at 0.05 (two-sided):
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from greenasr.pipeline.recipe import Lists
 from greenasr.score.errors import bootstrap_ci95, wer
 from greenasr.score.significance import Mapsswe, difference_ci95, mapsswe
 from greenasr.tasks.language_model import LanguageModel
+
+Tell = Callable[[int, int, str], None]
 
 
 def in_training(utt_id: str) -> bool:
@@ -69,6 +71,7 @@ def rescore_sets(
     ngram: NGram,
     out: Path,
     float_out: Path | None,
+    tell: Tell = lambda done, of, note: None,
 ) -> dict[str, Any]:
     """Rescore every set with one model into ``out/<set>.jsonl``; set -> wer, ci95, mark and its tests.
 
@@ -81,7 +84,7 @@ def rescore_sets(
         kept = [e for e in entries if not (lists.refs_in_training and in_training(e.id))]
         weights = None if float_out is None else read_json(float_out / f"{name}.weights.json")["weights"]
         found = rescore.run(
-            kept, ngram, lambda sentences: task.hypothesis_logprobs(saved.model, sentences), weights=weights
+            kept, ngram, _scorer(task, saved, tell, name), weights=weights, tell=_parts(tell, name)
         )
         write_nbest(out / f"{name}.jsonl", found.nbest)
         write_json(out / f"{name}.weights.json", found.to_json())
@@ -104,6 +107,17 @@ def rescore_sets(
             mark += {"a": "*", "b": "+"}.get(against.better or "", "")
         results[name] = result | {"mark": mark}
     return {"sets": results, "seconds_eval": seconds}
+
+
+def _scorer(task: LanguageModel, saved: Saved, tell: Tell, name: str) -> rescore.Score:
+    """The model as rescoring asks for it; progress under the set's name."""
+    return lambda sentences: task.hypothesis_logprobs(
+        saved.model, sentences, lambda done, of: tell(done, of, f"{name}: neural LM")
+    )
+
+
+def _parts(tell: Tell, name: str) -> Callable[[str, int, int], None]:
+    return lambda part, done, of: tell(done, of, f"{name}: {part}")
 
 
 def compare(refs: Sequence[NBest], a: Sequence[NBest], b: Sequence[NBest]) -> Mapsswe:

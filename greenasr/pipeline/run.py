@@ -14,10 +14,13 @@ import fcntl
 import json
 import multiprocessing
 import os
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,38 +102,48 @@ def run_stages(
 
     The first stage to fail stops new ones from starting; those that run are let finish.
     """
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: expected 1 or more stages at a time.")
     if jobs == 1:
         return {stage.name: run_stage(stage, run, tell) for stage in _in_order(stages)}
     done: dict[str, dict[str, Any]] = {}
     waiting = list(_in_order(stages))
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        news = manager.Queue()
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        with ProcessPoolExecutor(
-            jobs, context, initializer=torch.set_num_threads, initargs=(threads,)
-        ) as pool:
-            running: dict[Future[dict[str, Any]], str] = {}
-            failure: BaseException | None = None
-            while waiting or running:
-                for stage in [s for s in waiting if set(s.needs) <= done.keys()] if failure is None else []:
-                    if len(running) < jobs:
-                        running[pool.submit(run_stage, stage, run, _Teller(news))] = stage.name
-                        waiting.remove(stage)
-                if not running:
-                    break
-                finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                while not news.empty():
-                    tell(*news.get())
-                for future in finished:
-                    name = running.pop(future)
-                    if error := future.exception():
-                        failure = failure or error
-                    else:
-                        done[name] = future.result()
-            if failure is not None:
-                raise failure
+    news: Any = context.Queue()
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, context, _begin_worker, (threads, os.getpid(), news)) as pool:
+        running: dict[Future[dict[str, Any]], str] = {}
+        failure: BaseException | None = None
+        while waiting or running:
+            for stage in [s for s in waiting if set(s.needs) <= done.keys()] if failure is None else []:
+                if len(running) < jobs:
+                    running[pool.submit(run_stage, stage, run, _tell_parent)] = stage.name
+                    waiting.remove(stage)
+            if not running:
+                break
+            finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            with suppress(queue.Empty):
+                while True:
+                    tell(*news.get_nowait())
+            for future in finished:
+                name = running.pop(future)
+                if error := future.exception():
+                    failure = failure or _explained(error, name)
+                else:
+                    done[name] = future.result()
+        if failure is not None:
+            raise failure
     return done
+
+
+def _explained(error: BaseException, stage: str) -> BaseException:
+    """The error of a stage; one in words for a worker that was killed."""
+    if isinstance(error, BrokenProcessPool):
+        return ChildProcessError(
+            f"the worker of stage '{stage}' was killed, perhaps for want of memory: give the command again, "
+            "what is finished is kept, or use fewer --jobs"
+        )
+    return error
 
 
 def needed(stages: Sequence[Stage], names: Sequence[str]) -> list[Stage]:
@@ -150,14 +163,31 @@ def finished(stages: Sequence[Stage], run: Path) -> dict[str, dict[str, Any]]:
     return {name: dict(read_json(path)) for name, path in paths.items() if path.exists()}
 
 
-@dataclass(frozen=True)
-class _Teller:
-    """Progress from a worker process, on its way to the screen."""
+_news: Any = None  # in a worker: the queue to the parent, and when it was last used
+_told = 0.0
 
-    queue: Any
 
-    def __call__(self, stage: str, done: int, of: int, note: str) -> None:
-        self.queue.put((stage, done, of, note))
+def _begin_worker(threads: int, parent: int, news: Any) -> None:
+    """Set a worker up; it ends when its parent does, so that a killed run leaves nobody writing."""
+    global _news
+    _news = news
+    news.cancel_join_thread()
+    torch.set_num_threads(threads)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _tell_parent(stage: str, done: int, of: int, note: str) -> None:
+    """Progress from a worker, a few times a second, on its way to the screen."""
+    global _told
+    if done >= of or time.monotonic() - _told > 0.2:
+        _told = time.monotonic()
+        _news.put((stage, done, of, note))
 
 
 def _in_order(stages: Sequence[Stage]) -> Iterator[Stage]:
