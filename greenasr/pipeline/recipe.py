@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
+from greenasr.tasks.networks import configure
 
 T = TypeVar("T")
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
@@ -175,7 +176,9 @@ def load_recipe(path: str | Path) -> Recipe:
     """
     try:
         value = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8: a recipe is a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not TOML: {error}") from None
     rows = value.pop("row", [])
     sections: dict[str, type[Any]] = {"data": Data, "task": Windows, "train": Training, "compress": Compress}
@@ -195,25 +198,37 @@ def load_recipe(path: str | Path) -> Recipe:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     if value:
-        raise ValueError(f"{path}: unknown key '{next(iter(value))}'.")
-    _check_plans(recipe, path)
+        known = ", ".join(field.name for field in dataclasses.fields(Recipe))
+        raise ValueError(f"{path}: unknown key '{next(iter(value))}'; a recipe has {known}, rows as [[row]].")
+    try:
+        _check(recipe)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     names = [row.name for row in recipe.rows]
     if len(set(names)) != len(names) or "float" not in names:
         raise ValueError(f"{path}: rows must differ and one must be the float model; got {', '.join(names)}.")
     return recipe
 
 
-def _check_plans(recipe: Recipe, path: str | Path) -> None:
-    """Refuse plans that no budget can meet, before days of training lead up to them."""
+def _check(recipe: Recipe) -> None:
+    """Refuse what would fail late: a network or a plan that cannot be, after hours of training."""
+    if not isinstance(recipe.model, dict):
+        raise ValueError("[model] must be a table.")
+    if recipe.ngram_order not in range(1, 6):
+        raise ValueError(f"ngram_order is {recipe.ngram_order!r}, expected 1 to 5.")
+    shape = {key: size for key, size in recipe.model.items() if key != "network"}
+    configure(recipe.model.get("network", "transformer"), {**shape, "vocab": 1})
+    if odd := set(recipe.compress.widths) - set(WIDTHS):
+        raise ValueError(f"[compress] widths has {min(odd)}: choose from {', '.join(map(str, WIDTHS))}.")
     for row in recipe.rows:
         widths = row.widths or recipe.compress.widths
         if row.method == "search":
             widths = tuple(int(r.bits) for r in recipe.rows if r.method == "admm" and not r.bands)
             if len(set(widths)) < 2:
-                raise ValueError(f"{path}: row '{row.name}' chooses between admm rows: give two or more.")
+                raise ValueError(f"row '{row.name}' chooses between admm rows: give two or more.")
         if row.method in PLANNED and not min(widths) <= row.bits <= max(widths):
             raise ValueError(
-                f"{path}: row '{row.name}' asks for {row.bits:g} bits on average, its widths go from "
+                f"row '{row.name}' asks for {row.bits:g} bits on average, its widths go from "
                 f"{min(widths)} to {max(widths)}: choose a number between."
             )
 

@@ -17,23 +17,28 @@ NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
 }
 
 
+def configure(name: str, config: Mapping[str, Any]) -> Any:
+    """The settings of a network, checked: ValueError for names and settings that do not exist or fit."""
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network '{name}': choose {' or '.join(NETWORKS)}.")
+    settings = NETWORKS[name][1]
+    try:
+        return settings(**config)
+    except TypeError as error:
+        wrong = str(error).partition(") ")[2] or str(error)
+        known = ", ".join(field.name for field in fields(settings))
+        raise ValueError(f"network '{name}': {wrong}; its settings are {known}.") from None
+
+
 def build(name: str, config: Mapping[str, Any]) -> nn.Module:
     """A new network of that name and configuration, with random weights.
 
     >>> build("lstm", {"vocab": 5, "dim": 4, "layers": 1}).output
     Linear(in_features=4, out_features=5, bias=True)
 
-    Raises ValueError for names and settings that do not exist, and settings that cannot be built.
+    Raises ValueError as `configure` does.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"unknown network '{name}': choose {' or '.join(NETWORKS)}.")
-    network, settings = NETWORKS[name]
-    try:
-        made = settings(**config)
-    except TypeError as error:
-        wrong = str(error).partition(") ")[2] or str(error)
-        known = ", ".join(field.name for field in fields(settings))
-        raise ValueError(f"network '{name}': {wrong}; its settings are {known}.") from None
-    model = network(made)
+    settings = configure(name, config)
+    model = NETWORKS[name][0](settings)
     assert isinstance(model, nn.Module)
     return model
