@@ -49,6 +49,9 @@ class Table(nn.Module):
         """The weight itself."""
         return weight
 
+    def forget_(self) -> None:
+        """Nothing is kept."""
+
 
 def tables(grid: attach.Grid, weight: Tensor) -> list[tuple[Tensor, Tensor, int]]:
     """Every span's weights, a view on which its step broadcasts; its step; its bits."""
@@ -110,6 +113,7 @@ class Acosr:
     every: int = 100
     converged: float = field(default=math.nan, init=False)
     _grids: dict[str, attach.Grid] = field(default_factory=dict, init=False, repr=False)
+    _sites: Mapping[str, StraightThrough | Table] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     _steps: int = field(default=0, init=False, repr=False)
 
@@ -136,7 +140,8 @@ class Acosr:
                 step.fill_(1 / self.theta)
         self._weights = {name: p for name, p in model.named_parameters() if name in self._grids}
         kind = StraightThrough if self.straight_through else Table
-        attach.attach_(model, {name: kind(grid) for name, grid in self._grids.items()})
+        self._sites = {name: kind(grid) for name, grid in self._grids.items()}
+        attach.attach_(model, self._sites)
 
     def penalty(self, model: nn.Module) -> Tensor | float:
         """Eq. 5 and 6 when coupled: -α Σ |cos(π θ w)| over all weights."""
@@ -164,6 +169,7 @@ class Acosr:
                     rows.copy_(torch.minimum(torch.maximum(rows, -edge), edge))
                 if not self.coupled:
                     pull_(rows, step, bits, kappa)
+            self._sites[name].forget_()
         self._steps += 1
         if self._steps % self.every == 0 or progress == 1:
             self.converged = self.share_converged()

@@ -18,7 +18,11 @@ from greenasr.roles import BitMap, Quantized
 
 
 class StraightThrough(nn.Module):
-    """The weight's nearest grid point; its gradient is the weight's."""
+    """The weight's nearest grid point; its gradient is the weight's.
+
+    The projection is kept until the weight's version changes.  A fused optimizer changes weights without
+    a new version, so whoever trains calls `refit_` or `forget_` after every step.
+    """
 
     def __init__(self, grid: attach.Grid):
         super().__init__()
@@ -34,14 +38,22 @@ class StraightThrough(nn.Module):
     def refit_(self, weight: Tensor) -> None:
         """Move the steps after the weights have moved."""
         self.grid.refit_(weight)
+        self.forget_()
+
+    def forget_(self) -> None:
+        """Project anew at the next use: the weights have moved."""
         self.memo = None
 
 
 @dataclass
 class BackPropagation:
-    """Straight-through training on the tables of a bit map."""
+    """Straight-through training on the tables of a bit map.
+
+    Steps follow the weights until the share ``freeze`` of training is done, and stay from there on.
+    """
 
     bit_map: BitMap
+    freeze: float = 1.0
     _sites: dict[str, StraightThrough] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -60,7 +72,10 @@ class BackPropagation:
     def after_step_(self, model: nn.Module, progress: float) -> dict[str, float]:
         """Move the steps of all tables after the weights."""
         for name, site in self._sites.items():
-            site.refit_(self._weights[name])
+            if progress < self.freeze:
+                site.refit_(self._weights[name])
+            else:
+                site.forget_()
         return {}
 
     def finish_(self, model: nn.Module) -> dict[str, Quantized]:

@@ -144,6 +144,22 @@ def test_coupled_weights_lie_nearer_to_the_grid_than_without() -> None:
     assert loss < 0.02 and far < 0.8 * far_without
 
 
+@pytest.mark.parametrize("coupled", [False, True])
+def test_the_loss_is_taken_at_the_grid_of_the_weights_as_they_are(coupled: bool) -> None:
+    """A fused optimizer moves weights without a new version: nothing may be kept from before the step."""
+    model, task = layer(), Teacher()
+    acosr = Acosr(plan(model, 4), coupled=coupled, freeze=0.3)
+    stale: list[int] = []
+
+    def watch(step: int, total: int, mean: float) -> None:
+        (grid,) = acosr._grids.values()
+        if not torch.allclose(model.weight, grid.project(acosr._weights["weight"]), atol=1e-6):
+            stale.append(step)
+
+    fit_(model, task, acosr, Training(epochs=3, lr=0.05), on_step=watch)
+    assert not stale
+
+
 def test_rows_of_zeros_stay_finite_in_both_forms() -> None:
     for coupled in (False, True):
         model = layer()

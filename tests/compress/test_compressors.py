@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from greenasr.compress.attach import sites
+from greenasr.compress.bp import BackPropagation
 from greenasr.compress.clusters import make_clusters
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training, fit_
@@ -150,3 +151,17 @@ def test_without_training_it_is_the_projection(make: Make) -> None:
     COMPRESSORS["none"](plan(projected)).finish_(projected)
     for a, b in zip(model.parameters(), projected.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_bp_keeps_its_steps_after_the_freeze() -> None:
+    model = network()
+    bp = BackPropagation(plan(model), freeze=0.5)
+    steps: list[float] = []
+
+    def watch(step: int, total: int, mean: float) -> None:
+        steps.append(sum(float(b.sum()) for site in bp._sites.values() for b in site.grid.buffers()))
+
+    fit_(model, task(), bp, SETTINGS, on_step=watch)
+    moved = [a != b for a, b in zip(steps, steps[1:], strict=False)]
+    first_kept = moved.index(False)
+    assert first_kept == pytest.approx(len(steps) / 2, abs=2) and not any(moved[first_kept:])
