@@ -118,9 +118,9 @@ def compress_onto(
     """Train a saved model onto a plan by ``method``, into ``folder/model.packed`` and ``bit_map.json``."""
     if method not in COMPRESSORS:
         raise ValueError(f"unknown method '{method}': choose from {', '.join(COMPRESSORS)}.")
-    write_json(folder / "bit_map.json", bit_map.to_json())
     model = saved.model.to(device)
     quantized = fit_(model, task, COMPRESSORS[method](bit_map), training, run=folder, on_step=on_step)
+    write_json(folder / "bit_map.json", bit_map.to_json())
     recipe = {**saved.recipe, "method": method, "training": asdict(training)}
     save(folder / "model.packed", model.cpu(), saved.tokenizer, recipe, quantized, bit_map)
     return folder / "model.packed"

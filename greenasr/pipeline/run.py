@@ -110,7 +110,7 @@ def run_stages(
     waiting = list(_in_order(stages))
     context = multiprocessing.get_context("spawn")
     news: Any = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // jobs))
     with ProcessPoolExecutor(jobs, context, _begin_worker, (threads, os.getpid(), news)) as pool:
         running: dict[Future[dict[str, Any]], str] = {}
         failure: BaseException | None = None

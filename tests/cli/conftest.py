@@ -1,0 +1,84 @@
+"""A small trained model with everything around it, and the command line called in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from greenasr.cli.app import main
+from greenasr.data.confusions import generate_nbest
+from greenasr.data.grammar import generate
+
+SHAPE = "--layers 1 --dim 16 --heads 2 --hidden 32 --epochs 1 --length 16 --batch 8".split()
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON object on standard output."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+Call = Callable[..., Called]
+
+
+@pytest.fixture(scope="session")
+def greenasr() -> Call:
+    def call(*arguments: str | Path) -> Called:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as end,
+        ):
+            main([str(argument) for argument in arguments])
+        return Called(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, greenasr: Call) -> Path:
+    """Texts, nbest.jsonl, lm.arpa, costs.json, plan.json, and model.packed in lm, narrow and small."""
+    folder = tmp_path_factory.mktemp("made")
+    for split, amount in (("train", 120), ("dev", 40)):
+        (folder / f"{split}.txt").write_text("\n".join(generate(split, amount, seed=0)) + "\n")
+    lines = [json.dumps(entry) + "\n" for entry in generate_nbest(30, seed=1)]
+    (folder / "nbest.jsonl").write_text("".join(lines))
+    text, model = folder / "train.txt", folder / "lm" / "model.packed"
+    for arguments in (
+        ["train", text, "--out", folder / "lm", *SHAPE],
+        ["train", text, "--out", folder / "narrow", *SHAPE, "--dim", "8"],
+        ["ngram", text, "--out", folder / "lm.arpa", "--order", "3"],
+        ["costs", model, text, "--out", folder / "costs.json", "--method", "kl", "--widths", "1,2,4"],
+        ["allocate", folder / "costs.json", "--bits", "2", "--out", folder / "plan.json"],
+        [
+            "compress",
+            model,
+            text,
+            "--bit-map",
+            folder / "plan.json",
+            "--epochs",
+            "1",
+            "--out",
+            folder / "small",
+        ],
+    ):
+        called = greenasr(*arguments)
+        assert called.code == 0, called.err
+    return folder
