@@ -22,6 +22,7 @@ from greenasr.cli.rescore import rescore
 from greenasr.cli.score import score
 from greenasr.cli.table import table
 from greenasr.cli.train import train
+from greenasr.pipeline.memory import keep_heap
 
 app = typer.Typer(
     name="greenasr",
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exits with 130 when interrupted: every command goes on from what is finished when it is given again.
     """
+    keep_heap()
     try:
         code = app(arguments, prog_name="greenasr", standalone_mode=False)
     except typer.BadParameter as error:

@@ -54,7 +54,8 @@ class Gap(nn.Module):
 class Admm:
     """ADMM onto the tables of a bit map: ``begin`` is m at the first step, ``hard`` when it reaches 1.
 
-    ``pull`` is κ and ``dual`` ν of the file's head.
+    ``pull`` is κ and ``dual`` ν of the file's head.  Steps follow the weights until the share ``freeze`` of
+    training is done, and stay from there on.
     """
 
     bit_map: BitMap
@@ -62,6 +63,7 @@ class Admm:
     hard: float = 0.3
     pull: float = 0.3
     dual: float = 0.3
+    freeze: float = 0.5
     _sites: dict[str, Gap] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
@@ -89,7 +91,8 @@ class Admm:
             dt = progress - float(site.progress)
             weight -= self.pull * dt * (weight - site.point + site.dual)
             shifted = weight + site.dual
-            site.grid.refit_(shifted)
+            if progress < self.freeze:
+                site.grid.refit_(shifted)
             site.point.copy_(site.grid.project(shifted))
             gap = weight - site.point
             site.dual += self.dual * dt * gap

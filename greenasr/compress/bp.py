@@ -49,11 +49,12 @@ class StraightThrough(nn.Module):
 class BackPropagation:
     """Straight-through training on the tables of a bit map.
 
-    Steps follow the weights until the share ``freeze`` of training is done, and stay from there on.
+    Steps follow the weights until the share ``freeze`` of training is done, and stay from there on: refitted
+    to the end they shrink with the weights that they hold near a threshold, and two bits lose a third.
     """
 
     bit_map: BitMap
-    freeze: float = 1.0
+    freeze: float = 0.5
     _sites: dict[str, StraightThrough] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 

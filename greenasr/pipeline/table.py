@@ -108,7 +108,7 @@ def clusters_of(place: Place, model: nn.Module, row: Row | None = None) -> tuple
 
 def bit_map_of(place: Place, row: Row, clusters: tuple[Cluster, ...]) -> BitMap | None:
     """A row's plan: one width, or the one that its costs lead to; None for the float model."""
-    step = row.step or place.recipe.compress.step
+    step = row.step or (place.recipe.compress.step if row.method in PLANNED else "cluster")
     if row.method == "float":
         return None
     if row.method == "search":
