@@ -11,11 +11,11 @@ whose gradient is taken at the predicted point.  The prediction here is the prox
     W' = W + m (G - W),   m = ρ / (1 + ρ)
     W ← W - lr ∇L(W') - κ (W - G + U) dt,   U ← U + ν (W - G) dt
 
-with dt = 1 / steps, so κ and ν mean the same for a training of any length: κ is how far the penalty alone
-would draw a weight (by exp(-κ)), ν how fast the dual grows.  ρ follows the primal residual of the predicted point
-r = ‖W' - G‖ / ‖W‖ = (1 - m) ‖W - G‖ / ‖W‖: it grows as fast as brings r down a straight line to zero
-after the share ``hard`` of training.  From there on the loss is seen at the grid itself, so nothing is
-lost when training ends: a residual of a few percent before snapping is what decides otherwise.
+with dt = 1 / steps, so κ and ν mean the same for a training of any length: κ is how far the penalty
+alone would draw a weight (by exp(-κ)), ν how fast the dual grows.  ρ is driven by the primal residual of
+the predicted point, r = ‖W' - G‖ / ‖W‖ = (1 - m) ‖W - G‖ / ‖W‖: it grows as fast as brings the measured r
+down a straight line, to zero after the share ``hard`` of training.  From there on the loss is seen at the
+grid itself, so nothing is lost when training ends: a residual of a few percent decides otherwise.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Admm:
     freeze: float = 0.5
     _sites: dict[str, Gap] = field(default_factory=dict, init=False, repr=False)
     _weights: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _goal: float = field(default=0.0, init=False, repr=False)
 
     def prepare_(self, model: nn.Module) -> None:
         """Attach G and U to every site of every weight."""
@@ -75,6 +76,7 @@ class Admm:
         self._weights = {name: parameters[name] for name in self._sites}
         for site in self._sites.values():
             site.share.fill_(self.begin)
+        self._goal = (1 - self.begin) * self._gap()
         attach.attach_(model, self._sites)
 
     def penalty(self, model: nn.Module) -> float:
@@ -84,8 +86,6 @@ class Admm:
     @torch.no_grad()
     def after_step_(self, model: nn.Module, progress: float) -> Mapping[str, float]:
         """The penalty's step, then G, U and ρ; the log gets the primal residual."""
-        share = min(1.0, self.begin + (1 - self.begin) * progress / self.hard)
-        gap_square = weight_square = 0.0
         for name, site in self._sites.items():
             weight = self._weights[name]
             dt = progress - float(site.progress)
@@ -94,14 +94,14 @@ class Admm:
             if progress < self.freeze:
                 site.grid.refit_(shifted)
             site.point.copy_(site.grid.project(shifted))
-            gap = weight - site.point
-            site.dual += self.dual * dt * gap
-            gap_square += float(gap.square().sum())
-            weight_square += float(weight.square().sum())
-            site.share.fill_(share)
+            site.dual += self.dual * dt * (weight - site.point)
             site.progress.fill_(progress)
-        residual = (gap_square / max(weight_square, 1e-30)) ** 0.5
-        return {"gap": residual, "residual": (1 - share) * residual, "m": share}
+        gap = self._gap()
+        share = 1 - self._goal * max(0.0, 1 - progress / self.hard) / max(gap, 1e-12)
+        share = min(1.0, max(0.0, share))
+        for site in self._sites.values():
+            site.share.fill_(share)
+        return {"gap": gap, "residual": (1 - share) * gap, "m": share}
 
     def finish_(self, model: nn.Module) -> dict[str, Quantized]:
         """Put every weight on G, where the loss was last seen."""
@@ -110,3 +110,9 @@ class Admm:
             for name, site in self._sites.items():
                 self._weights[name].copy_(site.point)
         return attach.settle_(model, {name: site.grid for name, site in self._sites.items()})
+
+    def _gap(self) -> float:
+        """‖W - G‖ / ‖W‖ over all weights."""
+        pairs = [(self._weights[name].detach(), site.point) for name, site in self._sites.items()]
+        gap = sum(float((weight - point).square().sum()) for weight, point in pairs)
+        return float((gap / max(sum(float(weight.square().sum()) for weight, _ in pairs), 1e-30)) ** 0.5)
