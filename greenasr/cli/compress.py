@@ -14,6 +14,7 @@ from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
 from greenasr.data.files import digest
 from greenasr.data.text import read_sentences
+from greenasr.models.dropout import set_dropout_
 from greenasr.pipeline import lm
 from greenasr.pipeline.models import load
 from greenasr.pipeline.plans import read_bit_map
@@ -44,6 +45,8 @@ def compress(
         raise ValueError("give either --bit-map FILE or --bits N, not both and not neither.")
     lm.check_device(device)
     saved = load(model)
+    if dropout is not None:
+        set_dropout_(saved.model, dropout)
     if bit_map is not None:
         plan = read_bit_map(bit_map, saved.model)
     else:
@@ -52,6 +55,7 @@ def compress(
     task = lm.task_of(saved, texts)
     training = Training(epochs=0 if method == "none" else epochs, lr=lr, weight_decay=0.0, seed=seed)
     settings = {"model": digest(model), "text": digest(text), "plan": plan.to_json(), "method": method}
+    settings["dropout"] = dropout
     with claimed(out, {**settings, "training": asdict(training)}), bars() as tell:
         path = out / "model.packed"
         if not path.exists():

@@ -42,3 +42,10 @@ class PooledDropout(nn.Module):
         self.uses += 1
         start = int(torch.randint(len(self.pool) - n + 1, ()))
         return x * self.pool[start : start + n].view(x.shape).to(x.dtype)
+
+
+def set_dropout_(model: nn.Module, p: float) -> None:
+    """Another dropout for the whole model; weights of few bits fit less and want less of it."""
+    for module in model.modules():
+        if isinstance(module, PooledDropout):
+            module.p = PooledDropout(p).p

@@ -92,7 +92,11 @@ class Compress:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.  ``fit`` is how a plan's row is trained, ``start`` the row it begins from."""
+    """A line of the table.
+
+    ``fit`` is how a plan's row is trained, ``start`` the row it begins from, ``dropout`` another than
+    the float model's.
+    """
 
     method: str
     bits: float = 32
@@ -100,6 +104,7 @@ class Row:
     bands: bool | None = None
     epochs: float | None = None
     lr: float | None = None
+    dropout: float | None = None
     start: str = "float"
     step: str | None = None
     by: str | None = None

@@ -27,6 +27,7 @@ from greenasr.data.grammar import generate
 from greenasr.data.text import read_sentences, tokenizer_from_json
 from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
+from greenasr.models.dropout import set_dropout_
 from greenasr.pipeline import lm
 from greenasr.pipeline.models import load, span_weights
 from greenasr.pipeline.plans import read_bit_map, read_costs
@@ -203,6 +204,8 @@ def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
         )
     else:
         saved = load(place.run / row.start / "model.packed")
+        if row.dropout is not None:
+            set_dropout_(saved.model, row.dropout)
         bit_map = bit_map_of(place, row, clusters_of(place, saved.model, row))
         if bit_map is None:
             path = lm.train_float(
