@@ -32,6 +32,7 @@ def compress(
     step: Annotated[str, typer.Option(help="With --bits: a step per cluster, row or group:N.")] = "cluster",
     epochs: Annotated[float, typer.Option(help="Passes over the text.")] = 3,
     lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
+    dropout: Annotated[float | None, typer.Option(help="Another dropout than the float model's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of order and dropout.")] = 0,
     dev: Annotated[Path | None, typer.Option(help="Text to report perplexity on.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
