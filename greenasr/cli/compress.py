@@ -55,8 +55,8 @@ def compress(
     texts = {"train": read_sentences(text)} | ({"dev": read_sentences(dev)} if dev else {})
     task = lm.task_of(saved, texts)
     training = Training(epochs=0 if method == "none" else epochs, lr=lr, weight_decay=0.0, seed=seed)
-    settings = {"model": digest(model), "text": digest(text), "plan": plan.to_json(), "method": method}
-    settings["dropout"] = dropout
+    settings: dict[str, object] = {"model": digest(model), "text": digest(text), "plan": plan.to_json()}
+    settings |= {"method": method, "dropout": dropout}
     with claimed(out, {**settings, "training": asdict(training)}), bars() as tell:
         path = out / "model.packed"
         if not path.exists():
