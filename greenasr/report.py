@@ -12,7 +12,7 @@ bytes, as the papers count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,16 @@ def megabytes(row: Row) -> float | None:
     return row["bytes"] / MB if row.get("bytes") is not None else None
 
 
+def size_label(row: Row) -> str:
+    """Megabytes with two decimals, three below 1 MB, so that small models can be told apart.
+
+    >>> size_label({"bytes": 44_270}), size_label({"bytes": 6_500_000}), size_label({})
+    ('0.044', '6.50', '–')
+    """
+    size = megabytes(row)
+    return number(size, 2 if size is None or size >= 1 else 3)
+
+
 def paper(row: Row, key: str) -> float | None:
     """The paper's figure of this row, None when it has none."""
     return (row.get("paper") or {}).get(key)
@@ -130,29 +140,31 @@ def size_table(table: Table) -> str:
 
     "x full" is a perplexity divided by that of full precision, ours by ours and theirs by theirs.
     """
-    header = [
-        "method",
-        "#bit",
-        "PPL",
-        "x full",
-        "paper PPL",
-        "x full",
-        "MB",
-        "paper MB",
-        "ratio",
-        "paper ratio",
-    ]
     theirs = next((paper(row, "ppl") for row in table["rows"] if row["method"] == "full precision"), None)
-    lines = []
-    for row in table["rows"]:
+    columns: dict[str, list[str]] = {}
+
+    def add(name: str, figure: Callable[[Row], str]) -> None:
+        columns[name] = [figure(row) for row in table["rows"]]
+
+    def relative(row: Row) -> float | None:
         ppl = paper(row, "ppl")
-        lines.append(
-            [label(row), row_bits(row), number(row.get("ppl_test"), 2), number(row.get("relative"), 3)]
-            + [number(ppl, 2), number(ppl / theirs if ppl and theirs else None, 3)]
-            + [number(megabytes(row), 2), number(paper(row, "mb"), 1)]
-            + [number(row.get("ratio"), 1), number(paper(row, "ratio"), 1)]
-        )
-    return markdown(header, lines)
+        return ppl / theirs if ppl and theirs else None
+
+    with_paper = any(row.get("paper") for row in table["rows"])
+    add("method", label)
+    add("#bit", row_bits)
+    add("PPL", lambda row: number(row.get("ppl_test"), 2))
+    add("x full", lambda row: number(row.get("relative"), 3))
+    if with_paper:
+        add("paper PPL", lambda row: number(paper(row, "ppl"), 2))
+        add("paper x full", lambda row: number(relative(row), 3))
+    add("MB", size_label)
+    if with_paper:
+        add("paper MB", lambda row: number(paper(row, "mb"), 1))
+    add("ratio", lambda row: number(row.get("ratio"), 1))
+    if with_paper:
+        add("paper ratio", lambda row: number(paper(row, "ratio"), 1))
+    return markdown(list(columns), list(zip(*columns.values(), strict=True)))
 
 
 def rescoring_table(table: Table) -> str:
@@ -168,7 +180,7 @@ def rescoring_table(table: Table) -> str:
         for name in sets:
             scored = rescored(row).get(name, {})
             line.append(number(scored.get("wer"), 2, scored.get("mark") or ""))
-        line += [number(megabytes(row), 2), number(row.get("ratio"), 1), number(row.get("seconds_eval"), 2)]
+        line += [size_label(row), number(row.get("ratio"), 1), number(row.get("seconds_eval"), 2)]
         lines.append(line)
     return markdown(header, lines)
 
@@ -176,7 +188,7 @@ def rescoring_table(table: Table) -> str:
 def interval_lines(table: Table) -> list[str]:
     """One line for every rescored set of every row: its WER and 95 % interval."""
     return [
-        f"- {label(row)}, {row_bits(row)} bits, {name}: {number(scored.get('wer'), 2)} "
+        f"- {label(row)}, {row_bits(row)} bit, {name}: {number(scored.get('wer'), 2)} "
         f"[{number(scored['ci95'][0], 2)}, {number(scored['ci95'][1], 2)}]"
         for row in table["rows"]
         for name, scored in rescored(row).items()

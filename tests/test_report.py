@@ -92,7 +92,7 @@ def test_rescored_sets_have_their_marks_and_intervals() -> None:
     method, bits = table["rows"][3]["method"], report.row_bits(table["rows"][3])
     assert cells(report.rescoring_table(table), method, bits)[3:5] == ["58.50", "7.50*"]
     assert cells(report.rescoring_table(table), "full precision", "32")[4] == "–"
-    assert f"{method}, {bits} bits, atis: 7.50 [6.90, 8.10]" in text
+    assert f"{method}, {bits} bit, atis: 7.50 [6.90, 8.10]" in text
 
 
 def test_a_uniform_plan_is_not_called_an_average() -> None:
