@@ -32,6 +32,9 @@ def compress(
     step: Annotated[str, typer.Option(help="With --bits: a step per cluster, row or group:N.")] = "cluster",
     epochs: Annotated[float, typer.Option(help="Passes over the text.")] = 3,
     lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
+    teacher: Annotated[
+        Path | None, typer.Option(help="A packed model whose softmax is half the target.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option(help="Another dropout than the float model's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of order and dropout.")] = 0,
     dev: Annotated[Path | None, typer.Option(help="Text to report perplexity on.")] = None,
@@ -56,7 +59,9 @@ def compress(
     task = lm.task_of(saved, texts)
     training = Training(epochs=0 if method == "none" else epochs, lr=lr, weight_decay=0.0, seed=seed)
     settings: dict[str, object] = {"model": digest(model), "text": digest(text), "plan": plan.to_json()}
-    settings |= {"method": method, "dropout": dropout}
+    settings |= {"method": method, "dropout": dropout, "teacher": teacher and digest(teacher)}
+    if teacher is not None:
+        task = lm.taught(task, teacher, saved, device)
     with claimed(out, {**settings, "training": asdict(training)}), bars() as tell:
         path = out / "model.packed"
         if not path.exists():

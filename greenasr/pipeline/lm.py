@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,20 @@ def train_float(
     recipe = {"windows": asdict(windows), "training": asdict(training)}
     save(folder / "model.packed", model.cpu(), tokenizer, recipe)
     return folder / "model.packed"
+
+
+def taught(task: LanguageModel, teacher: Path, pupil: Saved, device: str = "cpu") -> LanguageModel:
+    """The task with half of its training targets from the model in a packed file.
+
+    Raises ValueError when the teacher's tokenizer is not the pupil's.
+    """
+    saved = load(teacher)
+    if saved.tokenizer.to_json() != pupil.tokenizer.to_json():
+        raise ValueError(
+            f"{teacher}: the teacher has another vocabulary: give the model that this one came from."
+        )
+    model: Any = saved.model.to(device)
+    return replace(task, teacher=model)
 
 
 def compress_onto(

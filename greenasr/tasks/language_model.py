@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from greenasr.data import batches
 from greenasr.data.batches import IGNORE, TokenBatch
 from greenasr.data.text import Tokenizer, Words
-from greenasr.ops.cross_entropy import linear_cross_entropy
+from greenasr.ops.cross_entropy import Teacher, linear_cross_entropy
 from greenasr.ops.curved_cross_entropy import curved_cross_entropy
 
 Progress = Callable[[int, int], None]  # done, of
@@ -38,6 +38,8 @@ class LanguageModel:
     ``length - stride`` tokens before it.  ``ends`` marks the tokens that end a word, where a word may
     have several; perplexity is per word, ends of sentences included, whatever the tokenizer.
     ``by_sentence`` trains and scores every sentence alone.
+
+    With a ``teacher``, a model in evaluation mode, ``share`` of the training targets are its softmax.
     """
 
     tokenizer: Tokenizer
@@ -48,6 +50,8 @@ class LanguageModel:
     stride: int = 32
     by_sentence: bool = False
     bf16: bool = True
+    teacher: CausalLM | None = None
+    share: float = 0.5
 
     def batches(self, split: str, seed: int = 0) -> Iterator[TokenBatch]:
         """One pass over a split, shuffled by ``seed``."""
@@ -77,9 +81,8 @@ class LanguageModel:
             hidden = hidden.flatten(0, 1)
             if self.bf16:
                 hidden = hidden.to(torch.bfloat16)
-            return linear_cross_entropy(
-                hidden, model.output.weight, model.output.bias, batch.targets.flatten()
-            )
+            output, teacher = model.output, self._teacher(batch)
+            return linear_cross_entropy(hidden, output.weight, output.bias, batch.targets.flatten(), teacher)
 
     @torch.no_grad()
     def logprobs(self, model: CausalLM, batch: TokenBatch) -> Tensor:
@@ -191,6 +194,13 @@ class LanguageModel:
         ids = self._ids(split)
         ends = np.flatnonzero(ids == self.tokenizer.eos)
         return [row[:-1].tolist() for row in np.split(ids, ends + 1)[:-1]]
+
+    @torch.no_grad()
+    def _teacher(self, batch: TokenBatch) -> Teacher | None:
+        if self.teacher is None:
+            return None
+        hidden, _ = self.teacher(batch.inputs)
+        return Teacher(hidden.flatten(0, 1), self.teacher.output.weight, self.teacher.output.bias, self.share)
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)

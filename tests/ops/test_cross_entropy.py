@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from greenasr.ops import cross_entropy
-from greenasr.ops.cross_entropy import linear_cross_entropy
+from greenasr.ops.cross_entropy import Teacher, linear_cross_entropy
 
 
 def problem(n: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -59,3 +59,22 @@ def test_half_precision_inputs_keep_gradients_in_the_parameters_precision() -> N
     assert [g.dtype for g in ours] == [torch.float32, torch.float32]
     for a, b in zip(ours, torch.autograd.grad(expected, (hidden, weight)), strict=True):
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.01)
+
+
+def test_a_teacher_makes_the_targets_soft_in_loss_and_gradient():
+    torch.manual_seed(3)
+    hidden, weight, bias = torch.randn(7, 4), torch.randn(6, 4), torch.randn(6)
+    targets = torch.tensor([0, 1, -100, 5, 2, -100, 3])
+    teacher = Teacher(torch.randn(7, 3), torch.randn(6, 3), torch.randn(6), 0.3)
+    leaves = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
+    linear_cross_entropy(*leaves, targets, teacher).backward()
+    slow = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
+    keep = targets >= 0
+    logprobs = torch.nn.functional.linear(*slow)[keep].log_softmax(1)
+    soft = (teacher.hidden @ teacher.weight.t() + teacher.bias)[keep].softmax(1)
+    wanted = 0.7 * torch.nn.functional.one_hot(targets[keep], 6) + 0.3 * soft
+    loss = -(wanted * logprobs).sum(1).mean()
+    loss.backward()
+    torch.testing.assert_close(linear_cross_entropy(hidden, weight, bias, targets, teacher), loss.detach())
+    for fast, exact in zip(leaves, slow, strict=True):
+        torch.testing.assert_close(fast.grad, exact.grad)
