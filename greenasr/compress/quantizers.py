@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from greenasr.ops import grid
@@ -23,6 +22,7 @@ class Uniform:
 
     ``steps`` is how often a step is kept: one a "cluster", a "row" or a "group:N" of columns.
 
+    >>> import torch
     >>> w = torch.tensor([[0.1, -0.9, 0.7]])
     >>> Uniform(bits=2).project(w).dequantize()
     tensor([[ 0.0000, -0.8000,  0.8000]])
@@ -86,8 +86,3 @@ QUANTIZERS: dict[str, Callable[[], Uniform]] = {
     for bits in WIDTHS
     for steps in ("cluster", "row", "group:4")
 }
-
-
-def relative_error(weight: Tensor, quantized: Quantized) -> float:
-    """||w - Q(w)|| / ||w||."""
-    return float(torch.linalg.vector_norm(weight - quantized.dequantize()) / torch.linalg.vector_norm(weight))

@@ -19,6 +19,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from greenasr.score import perplexity as score
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -129,4 +131,4 @@ def perplexity(logprobs: Iterable[Floats]) -> float:
         raise ValueError(
             "no sentence to take the perplexity of: the text is empty. Give a text with at least one line."
         )
-    return math.exp(-total / count)
+    return score.perplexity(total, count)

@@ -6,7 +6,7 @@ or, with a teacher's logits and its share a, t_i = (1 - a) onehot(y_i) + a softm
 distillation of Hinton et al. 2015 (arXiv 1503.02531) at temperature 1.
 
 The gradient is formed chunk by chunk in the forward pass: dL/dlogits = (softmax - t) / n.
-Saves the (n, V) tensor and its two further passes; no double backward (use `F.cross_entropy`).
+Saves the (n, V) tensor and its two further passes; no double backward (that is `curved_cross_entropy`).
 """
 
 from __future__ import annotations

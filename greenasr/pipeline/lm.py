@@ -5,7 +5,6 @@ Commands and tables call the same functions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -31,6 +30,7 @@ from greenasr.decode.ngram import NGram
 from greenasr.pipeline.models import Saved, load, save
 from greenasr.pipeline.recipe import Windows
 from greenasr.roles import BitMap, Cluster, CostTable
+from greenasr.score import perplexity as score
 from greenasr.tasks.language_model import LanguageModel
 from greenasr.tasks.networks import build
 
@@ -233,4 +233,4 @@ def _noted(tell: Tell, note: str) -> Callable[[int, int], None]:
 
 def perplexity(logprobs: Any) -> float:
     """exp(-mean) of natural log-probabilities."""
-    return math.exp(-float(np.mean(logprobs, dtype=np.float64)))
+    return score.perplexity(float(np.sum(logprobs, dtype=np.float64)), len(logprobs))
