@@ -33,8 +33,9 @@ def compress(
     epochs: Annotated[float, typer.Option(help="Passes over the text.")] = 3,
     lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
     teacher: Annotated[
-        Path | None, typer.Option(help="A packed model whose softmax is half the target.")
+        Path | None, typer.Option(help="A packed model whose softmax joins the targets.")
     ] = None,
+    share: Annotated[float, typer.Option(help="The teacher's share of the targets, up to 1.")] = 0.5,
     dropout: Annotated[float | None, typer.Option(help="Another dropout than the float model's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of order and dropout.")] = 0,
     dev: Annotated[Path | None, typer.Option(help="Text to report perplexity on.")] = None,
@@ -59,9 +60,9 @@ def compress(
     task = lm.task_of(saved, texts)
     training = Training(epochs=0 if method == "none" else epochs, lr=lr, weight_decay=0.0, seed=seed)
     settings: dict[str, object] = {"model": digest(model), "text": digest(text), "plan": plan.to_json()}
-    settings |= {"method": method, "dropout": dropout, "teacher": teacher and digest(teacher)}
+    settings |= {"method": method, "dropout": dropout, "teacher": teacher and [digest(teacher), share]}
     if teacher is not None:
-        task = lm.taught(task, teacher, saved, device)
+        task = lm.taught(task, teacher, share, saved, device)
     with claimed(out, {**settings, "training": asdict(training)}), bars() as tell:
         path = out / "model.packed"
         if not path.exists():

@@ -104,18 +104,22 @@ def train_float(
     return folder / "model.packed"
 
 
-def taught(task: LanguageModel, teacher: Path, pupil: Saved, device: str = "cpu") -> LanguageModel:
-    """The task with half of its training targets from the model in a packed file.
+def taught(
+    task: LanguageModel, teacher: Path, share: float, pupil: Saved, device: str = "cpu"
+) -> LanguageModel:
+    """The task with ``share`` of its training targets from the model in a packed file.
 
-    Raises ValueError when the teacher's tokenizer is not the pupil's.
+    Raises ValueError when the teacher's tokenizer is not the pupil's, or the share is not in 0 to 1.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"a teacher's share of the targets is {share:g}: choose above 0 and at most 1.")
     saved = load(teacher)
     if saved.tokenizer.to_json() != pupil.tokenizer.to_json():
         raise ValueError(
             f"{teacher}: the teacher has another vocabulary: give the model that this one came from."
         )
     model: Any = saved.model.to(device)
-    return replace(task, teacher=model)
+    return replace(task, teacher=model, share=share)
 
 
 def compress_onto(

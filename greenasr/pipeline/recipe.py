@@ -73,7 +73,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class Compress:
-    """What every compressed row shares; ``bands`` and ``by`` shape the clusters of mixed plans."""
+    """What every compressed row shares; ``bands`` and ``by`` shape the clusters of mixed plans.
+
+    ``teach`` is the share of the training targets that the full-precision model's softmax makes up.
+    """
 
     widths: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
     step: str = "cluster"
@@ -82,6 +85,7 @@ class Compress:
     pin: Mapping[str, int] = field(default_factory=dict)
     epochs: float = 3
     lr: float = 5e-4
+    teach: float = 0.0
     weight_decay: float = 0.0
     cost_batches: int = 8
     cost_tolerance: float = 0.05
@@ -95,7 +99,7 @@ class Row:
     """A line of the table.
 
     ``fit`` is how a plan's row is trained, ``start`` the row it begins from, ``dropout`` another than
-    the float model's.
+    the float model's; ``epochs``, ``lr``, ``teach``, ``step``, ``by`` and ``widths`` as in `Compress`.
     """
 
     method: str
@@ -105,6 +109,7 @@ class Row:
     epochs: float | None = None
     lr: float | None = None
     dropout: float | None = None
+    teach: float | None = None
     start: str = "float"
     step: str | None = None
     by: str | None = None

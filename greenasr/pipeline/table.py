@@ -214,6 +214,9 @@ def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
             )  # fmt: skip
         else:
             method = row.fit if row.method in PLANNED else row.method
+            share = compress.teach if row.teach is None else row.teach
+            if share:
+                task = lm.taught(task, place.run / "float" / "model.packed", share, saved, place.device)
             if method == "none":
                 training = replace(training, epochs=0)
             path = lm.compress_onto(
