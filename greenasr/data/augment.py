@@ -1,0 +1,90 @@
+"""More training data out of what there is: other speeds, and holes in the features.
+
+    speed f       y(t) = x(f·t)      length n/f, every frequency times f, hence pitch and formants too
+    SpecAugment   a few bands of f < F_mask bins and stretches of t < T_mask frames take the mean
+
+Speed: Ko et al. 2015, "Audio augmentation for speech recognition", §2 (0.9, 1.0, 1.1).  SpecAugment: Park
+et al. 2019, arXiv 1904.08779, §2, without time warping (their table 5: it adds little); the limit of the time
+masks to a share of the utterance is from Park et al. 2020, arXiv 1912.05533, §2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from greenasr.data.resample import resample
+
+SPEEDS = (0.9, 1.0, 1.1)
+
+
+def change_speed(samples: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """The samples spoken ``factor`` times as fast, (n,) -> (ceil(n/factor),); a tone of f Hz gets f·factor.
+
+    >>> change_speed(np.zeros(900, np.float32), 0.9).shape
+    (1000,)
+    """
+    if not 0.25 <= factor <= 4:
+        raise ValueError(f"speed {factor}: expected a factor from 0.25 to 4, as 0.9 or 1.1.")
+    ratio = Fraction(factor).limit_denominator(1000)
+    return resample(samples, ratio.numerator, ratio.denominator)
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """How many masks, and how wide at most; widths and places are uniform.
+
+    Bands of ``freq_width`` bins only make sense for filterbanks: neighbouring cepstra have nothing in
+    common, so give MFCCs ``freq_masks=0``.  All time masks of an utterance together take at most
+    ``time_share`` of its frames.
+
+    >>> masked = SpecAugment(time_masks=0)(torch.randn(50, 40), torch.Generator().manual_seed(1))
+    >>> masked.shape
+    torch.Size([50, 40])
+    """
+
+    freq_masks: int = 2
+    freq_width: int = 8
+    time_masks: int = 2
+    time_width: int = 30
+    time_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuse counts and widths that mean nothing."""
+        if min(self.freq_masks, self.freq_width, self.time_masks, self.time_width) < 0:
+            raise ValueError(f"{self}: counts and widths of masks are zero or more.")
+        if not 0 <= self.time_share <= 1:
+            raise ValueError(f"time_share {self.time_share}: expected a share from 0 to 1.")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value; ``SpecAugment(**value)`` reads it."""
+        return asdict(self)
+
+    def __call__(self, feats: Tensor, generator: torch.Generator) -> Tensor:
+        """A masked copy of one utterance, (T, F) -> (T, F); masked values take their bin's mean over time.
+
+        The mean is zero behind CMVN by utterance, which is the paper's mask.
+        """
+        frames, bins = feats.shape
+        hidden = torch.zeros(frames, bins, dtype=torch.bool)
+        for start, stop in _spans(self.freq_masks, min(self.freq_width, bins), bins, generator):
+            hidden[:, start:stop] = True
+        share = int(self.time_share * frames)
+        widest = min(self.time_width, share // max(1, self.time_masks))
+        for start, stop in _spans(self.time_masks, widest, frames, generator):
+            hidden[start:stop] = True
+        return torch.where(hidden.to(feats.device), feats.mean(0), feats)
+
+
+def _spans(masks: int, widest: int, length: int, generator: torch.Generator) -> list[tuple[int, int]]:
+    """``masks`` spans of 0 to ``widest`` places each, inside ``length``."""
+    draws = torch.rand(masks, 2, generator=generator, dtype=torch.float64).tolist()
+    widths = [int(wide * (widest + 1)) for wide, _ in draws]
+    starts = [int(place * (length - width + 1)) for width, (_, place) in zip(widths, draws, strict=True)]
+    return [(start, start + width) for start, width in zip(starts, widths, strict=True)]

@@ -1,0 +1,143 @@
+"""Samples to features: 40 log-mel energies or 40 high-resolution cepstra, 100 frames a second.
+
+    fbank_b = log max(ε, Σ_k H_b(k) |X(k)|²)             40 triangles from 20 to 7,600 Hz, even in mel
+    mfcc_i  = (1 + 11 sin(π i / 22)) · √(2/40) Σ_b fbank_b cos(π i (b + ½) / 40)     i = 0 … 39, i = 0 by √½
+    cmvn    : feats - mean over the utterance's, or the speaker's, frames
+
+Windows of 25 ms every 10 ms ("povey"), without their mean, pre-emphasis 0.97, no dither: Kaldi's
+mfcc_hires.conf through lhotse's extractors (Davis & Mermelstein 1980).  All 40 cepstra are kept, so a MFCC is
+a rotated and stretched fbank and loses nothing.  Samples lie in -1 … 1 as everywhere in lhotse; Kaldi's are
+32,768 times larger, which adds 20.79 to a log-mel energy and is gone after CMVN.  The floor ε = 2^-23 is
+near the noise of 16-bit samples, so digital silence looks like a silent microphone.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+RATE = 16_000
+SHIFT = 160  # samples a frame
+WINDOW = 400  # samples seen by a frame, and the least that an utterance must have
+Feats = NDArray[np.float32]
+
+
+@lru_cache(maxsize=8)
+def _extractor(kind: str, bins: int) -> Any:
+    # Imported late: lhotse takes seconds to load, and those who only read a feature store need none of it.
+    from lhotse.features.kaldi.extractors import Fbank, FbankConfig, Mfcc, MfccConfig
+
+    with warnings.catch_warnings():  # lhotse hands tensors to numpy in a way that numpy will give up
+        warnings.filterwarnings("ignore", "__array_wrap__ must accept context", DeprecationWarning)
+        if kind == "fbank":
+            return Fbank(FbankConfig(num_filters=bins))
+        return Mfcc(MfccConfig(num_filters=bins, num_ceps=bins))
+
+
+def n_frames(n_samples: int) -> int:
+    """Frames of an utterance: one every 10 ms, the last one where half a shift is left.
+
+    >>> n_frames(16_000), n_frames(16_079), n_frames(16_080)
+    (100, 100, 101)
+    """
+    return (n_samples + SHIFT // 2) // SHIFT
+
+
+def cmvn(feats: Feats, mean: Feats | None = None, std: Feats | None = None) -> Feats:
+    """(feats - mean) / std, (T, F) -> (T, F); the mean is the frames' own unless given, std 1 unless given.
+
+    Means alone, as Kaldi's cmvn by default: deviations of a short utterance tell more of its words.
+
+    >>> cmvn(np.array([[1.0], [3.0]], np.float32)).tolist()
+    [[-1.0], [1.0]]
+    """
+    if mean is None:
+        mean = feats.mean(0, dtype=np.float64).astype(np.float32)
+    centred: Feats = feats - mean
+    if std is not None:
+        centred /= np.maximum(std, 1e-5)
+    return centred
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the network sees of the samples; saved with every model, since it must not change.
+
+    ``cmvn`` "speaker" takes away the mean over all that a speaker said, where it is known.
+
+    >>> Features("mfcc")(np.zeros(16_000, np.float32)).shape
+    (100, 40)
+    """
+
+    kind: Literal["fbank", "mfcc"] = "fbank"
+    bins: int = 40
+    cmvn: Literal["utterance", "speaker", "none"] = "utterance"
+
+    def __post_init__(self) -> None:
+        """Refuse what no extractor offers."""
+        if self.kind not in ("fbank", "mfcc"):
+            raise ValueError(f"features of kind '{self.kind}': expected 'fbank' or 'mfcc'.")
+        if self.cmvn not in ("utterance", "speaker", "none"):
+            raise ValueError(f"cmvn '{self.cmvn}': expected 'utterance', 'speaker' or 'none'.")
+        if not 4 <= self.bins <= 128:
+            raise ValueError(f"{self.bins} bins: expected 4 to 128, 40 is usual.")
+
+    @property
+    def dim(self) -> int:
+        """F, values a frame."""
+        return self.bins
+
+    def raw(self, samples: NDArray[np.float32]) -> Feats:
+        """Features before CMVN, samples (n,) at 16 kHz -> (T, F), T = `n_frames` (n).
+
+        Raises ValueError for more than one channel, less than one window, and NaN or infinite samples.
+        """
+        if samples.ndim != 1:
+            raise ValueError(
+                f"features want one channel, (n,), found {samples.shape}: choose or mix channels."
+            )
+        if len(samples) < WINDOW:
+            raise ValueError(
+                f"{len(samples)} samples are less than the {WINDOW} of one window (25 ms): "
+                "leave such audio out."
+            )
+        if not np.isfinite(samples).all():
+            at = int(np.flatnonzero(~np.isfinite(samples))[0])
+            raise ValueError(
+                f"sample {at} of {len(samples)} is {samples[at]}: the audio is damaged, "
+                "decode or record it again."
+            )
+        found: Feats = _extractor(self.kind, self.bins).extract(samples.astype(np.float32, copy=False), RATE)
+        return found
+
+    def normalised(self, feats: Feats, mean: Feats | None = None) -> Feats:
+        """What CMVN makes of raw features, (T, F) -> (T, F); ``mean`` (F,) is the speaker's, if known.
+
+        Without one, "speaker" takes the utterance's: it is then all that is known of the speaker.
+        """
+        if self.cmvn == "none":
+            return feats
+        return cmvn(feats, mean if self.cmvn == "speaker" else None)
+
+    def __call__(self, samples: NDArray[np.float32], mean: Feats | None = None) -> Feats:
+        """Samples (n,) at 16 kHz in -1 … 1 -> features (T, F) behind CMVN; see `raw`, `normalised`."""
+        return self.normalised(self.raw(samples), mean)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` reads back."""
+        return {"format": "greenasr features 1", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Features:
+        """Read what `to_json` wrote."""
+        if value.get("format") != "greenasr features 1":
+            raise ValueError(
+                "not feature settings: 'format' should be 'greenasr features 1'. Take them from a model."
+            )
+        return cls(value["kind"], int(value["bins"]), value["cmvn"])
