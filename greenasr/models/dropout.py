@@ -44,8 +44,31 @@ class PooledDropout(nn.Module):
         return x * self.pool[start : start + n].view(x.shape).to(x.dtype)
 
 
+class SharedDropout(nn.Module):
+    """Continuous dropout, one mask for all frames of an utterance: Kaldi's dropout-per-dim-continuous.
+
+    y_tu = x_tu (1 + 2p (2 z_u - 1)),   z_u uniform in [0, 1], drawn once an utterance and unit
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        if not 0 <= p <= 0.5:
+            raise ValueError(f"continuous dropout is a proportion in [0, 0.5], got {p}.")
+        self.p = p
+
+    def forward(self, x: Tensor, lens: Tensor) -> Tensor:
+        """Frames of all utterances one after another, (sum of lens, D), to the same; lens (N,)."""
+        if not self.training or self.p == 0:
+            return x
+        mask = torch.rand(len(lens), x.shape[1], device=x.device, dtype=x.dtype)
+        mask = mask.mul_(4 * self.p).add_(1 - 2 * self.p)
+        return x * mask.repeat_interleave(lens, 0, output_size=len(x))
+
+
 def set_dropout_(model: nn.Module, p: float) -> None:
     """Another dropout for the whole model; weights of few bits fit less and want less of it."""
     for module in model.modules():
         if isinstance(module, PooledDropout):
             module.p = PooledDropout(p).p
+        elif isinstance(module, SharedDropout):
+            module.p = SharedDropout(p).p

@@ -9,12 +9,19 @@ from typing import Any
 from torch import nn
 
 from greenasr.models.lstm_lm import LSTMLM, LSTMConfig
+from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
 from greenasr.models.transformer_lm import TransformerConfig, TransformerLM
 
-NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
+Kinds = dict[str, tuple[type[Any], type[Any]]]
+
+LANGUAGE_MODELS: Kinds = {
     "transformer": (TransformerLM, TransformerConfig),
     "lstm": (LSTMLM, LSTMConfig),
 }
+ACOUSTIC_MODELS: Kinds = {
+    "tdnnf": (Tdnnf, TdnnfConfig),
+}
+NETWORKS: Kinds = LANGUAGE_MODELS | ACOUSTIC_MODELS
 
 
 def configure(name: str, config: Mapping[str, Any]) -> Any:

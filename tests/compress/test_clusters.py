@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from greenasr.compress.clusters import check_clusters, make_clusters, span_key, weights
+from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
 from greenasr.models.transformer_lm import TransformerConfig, TransformerLM
 from greenasr.roles import Cluster, Span
 
@@ -16,7 +17,7 @@ def network(tied: bool = True) -> TransformerLM:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("by", ["matrix", "block"])
+@pytest.mark.parametrize("by", ["matrix", "block", "layer"])
 @pytest.mark.parametrize("bands", [{}, {"embedding.weight": [3, 9]}])
 def test_every_row_of_every_weight_lies_in_one_cluster(
     tied: bool, by: str, bands: dict[str, list[int]]
@@ -52,6 +53,24 @@ def test_by_block_attention_and_feed_forward_are_whole() -> None:
     }
 
 
+def test_by_layer_both_factors_of_a_tdnnf_layer_and_all_of_a_transformer_layer_are_one() -> None:
+    tdnnf = Tdnnf(TdnnfConfig(feat_dim=5, n_pdfs=7, layers=2, dim=8, bottleneck=3, prefinal=4))
+    clusters = {c.name: [s.name for s in c.spans] for c in make_clusters(tdnnf, "layer", skip=["xent"])}
+    assert clusters == {
+        "input": ["input.affine.weight"],
+        "layers.0": ["layers.0.linear.weight", "layers.0.affine.weight"],
+        "layers.1": ["layers.1.linear.weight", "layers.1.affine.weight"],
+        "prefinal.weight": ["prefinal.weight"],
+        "chain": ["chain.affine.weight", "chain.linear.weight"],
+        "output.weight": ["output.weight"],
+        "output_xent.weight": ["output_xent.weight"],
+    }
+    assert make_clusters(tdnnf, "block") == make_clusters(tdnnf, "layer")
+    assert [c.name for c in make_clusters(network(), "layer")][-2:] == ["layers.0", "layers.1"]
+    with pytest.raises(ValueError, match="no module of Tdnnf is called 'head'"):
+        make_clusters(tdnnf, skip=["head"])
+
+
 def test_bands_are_clusters_of_their_own() -> None:
     clusters = make_clusters(network(), bands={"embedding.weight": [3, 9]})
     assert [c.name for c in clusters][:3] == [f"embedding.weight[{rows}]" for rows in ("0:3", "3:9", "9:20")]
@@ -72,7 +91,7 @@ def test_what_the_model_does_not_have_is_refused() -> None:
     for cuts in ([0], [20], [5, 5], [9, 3]):
         with pytest.raises(ValueError, match="bands of embedding.weight must grow between 1 and 19"):
             make_clusters(model, bands={"embedding.weight": cuts})
-    with pytest.raises(ValueError, match="clusters by 'head': choose matrix or block"):
+    with pytest.raises(ValueError, match="clusters by 'head': choose matrix or block or layer"):
         make_clusters(model, "head")
     with pytest.raises(ValueError, match="LayerNorm has no linear, embedding or convolution weight"):
         make_clusters(nn.LayerNorm(3))

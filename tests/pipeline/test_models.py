@@ -16,7 +16,7 @@ from greenasr.pipeline.models import load, save, span_weights
 from greenasr.pipeline.recipe import Windows
 from greenasr.roles import BitMap
 from greenasr.runtime.pack import pack
-from greenasr.tasks.networks import NETWORKS, build
+from greenasr.tasks.networks import LANGUAGE_MODELS, build
 
 SENTENCES = [["turn", "the", "light", "on"], ["call", "mum"]] * 20
 VOCABULARY = Vocabulary.from_sentences(SENTENCES)
@@ -26,7 +26,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
 def test_a_float_model_comes_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
     model = build(kind, {**SHAPES[kind], "vocab": VOCABULARY.size}).eval()
     assert save(tmp_path / "m", model, VOCABULARY, {"windows": {}}) == (tmp_path / "m").stat().st_size
@@ -36,7 +36,7 @@ def test_a_float_model_comes_back_bit_for_bit(kind: str, tmp_path: Path) -> None
     assert read.tokenizer == VOCABULARY and read.bit_map is None
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
 def test_a_quantized_model_comes_back_with_its_plan_and_grid_weights(kind: str, tmp_path: Path) -> None:
     model = build(kind, {**SHAPES[kind], "vocab": VOCABULARY.size})
     plan = BitMap.uniform(make_clusters(model), 2)

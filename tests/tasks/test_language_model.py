@@ -10,7 +10,7 @@ from greenasr.data.batches import TokenBatch
 from greenasr.data.text import Vocabulary, WordPieces, stream
 from greenasr.models.transformer_lm import TransformerConfig, TransformerLM
 from greenasr.tasks.language_model import LanguageModel
-from greenasr.tasks.networks import NETWORKS, build
+from greenasr.tasks.networks import LANGUAGE_MODELS, build
 
 SENTENCES = [["a", "b", "a"], ["c"], ["b", "b", "c", "a", "d"], ["d", "a"]] * 3
 
@@ -41,7 +41,7 @@ def slow_logprobs(model: TransformerLM, ids: list[int]) -> list[float]:
     return out
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_sentence_logprobs_are_the_slow_ones(name: str) -> None:
     lm, model = task(), network(name)
     eos = lm.tokenizer.eos
@@ -64,7 +64,7 @@ def test_a_hypothesis_is_scored_word_by_word_with_its_end(pieces: bool) -> None:
         )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 @pytest.mark.parametrize("by_sentence", [False, True])
 @pytest.mark.parametrize("pieces", [False, True])
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(
@@ -101,7 +101,7 @@ def test_perplexity_is_exp_of_the_mean_over_every_token_of_the_text(by_sentence:
     assert lm.evaluate(model, "dev")["ppl"] == pytest.approx(math.exp(-np.mean(slow)), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 @pytest.mark.parametrize("by_sentence", [False, True])
 def test_both_forms_of_the_loss_agree_and_equal_the_mean_logprob(name: str, by_sentence: bool) -> None:
     lm, model = task(by_sentence=by_sentence), network(name)
