@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,7 @@ class Windows:
 class Compress:
     """What every compressed row shares; ``bands`` and ``by`` shape the clusters of mixed plans.
 
+    ``dropout`` is another than the float model's.
     ``teach`` is the share of the training targets that the full-precision model's softmax makes up.
     """
 
@@ -85,6 +87,7 @@ class Compress:
     pin: Mapping[str, int] = field(default_factory=dict)
     epochs: float = 3
     lr: float = 5e-4
+    dropout: float | None = None
     teach: float = 0.0
     weight_decay: float = 0.0
     cost_batches: int = 8
@@ -98,8 +101,8 @@ class Compress:
 class Row:
     """A line of the table.
 
-    ``fit`` is how a plan's row is trained, ``start`` the row it begins from, ``dropout`` another than
-    the float model's; ``epochs``, ``lr``, ``teach``, ``step``, ``by`` and ``widths`` as in `Compress`.
+    ``fit`` is how a plan's row is trained, ``start`` the row it begins from; ``epochs``, ``lr``,
+    ``dropout``, ``teach``, ``step``, ``by`` and ``widths`` as in `Compress`.
     """
 
     method: str
@@ -142,13 +145,26 @@ class Lists:
     """N-best lists to rescore, relative to ``--nbest``; without ``sets`` the grammar generates one.
 
     ``rank`` names the sets that have no scores: theirs are -log(rank).  ``refs_in_training``: the references
-    of one utterance in four join the training text so many times over, and those utterances are not scored.
+    of one utterance in four join the training text so many times over, and those utterances are not scored;
+    ``refs_from`` names the sets that give theirs, all when empty.
     """
 
     sets: tuple[str, ...] = ()
     rank: tuple[str, ...] = ()
     refs_in_training: int = 0
+    refs_from: tuple[str, ...] = ()
     generate: int = 400
+
+    def __post_init__(self) -> None:
+        """Refuse sets that are not listed."""
+        for key, names in (("rank", self.rank), ("refs_from", self.refs_from)):
+            if unknown := set(names) - set(self.sets):
+                raise ValueError(f"[rescore] {key} names '{min(unknown)}', which sets does not list.")
+
+    def gives(self, name: str, utt_id: str) -> bool:
+        """Whether the reference of an utterance of the set ``name`` joins the training text: one id in four."""
+        listed = not self.refs_from or name in {Path(file).stem for file in self.refs_from}
+        return bool(self.refs_in_training) and listed and zlib.crc32(utt_id.encode("utf-8")) % 4 == 0
 
 
 @dataclass(frozen=True)

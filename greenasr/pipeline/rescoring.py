@@ -10,7 +10,6 @@ that of the held-out half.  Marks come from MAPSSWE at 0.05 (two-sided):
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,11 +27,6 @@ from greenasr.score.significance import Mapsswe, difference_ci95, mapsswe
 from greenasr.tasks.language_model import LanguageModel
 
 Tell = Callable[[int, int, str], None]
-
-
-def in_training(utt_id: str) -> bool:
-    """Whether an utterance's reference may join the training text: one id in four, by CRC-32."""
-    return zlib.crc32(utt_id.encode("utf-8")) % 4 == 0
 
 
 def read_sets(lists: Lists, folder: Path | None) -> dict[str, list[NBest]]:
@@ -58,8 +52,8 @@ def training_refs(lists: Lists, folder: Path | None) -> list[list[str]]:
     """References of the quarter that joins the training text, ``refs_in_training`` times over."""
     if not lists.refs_in_training:
         return []
-    sets = read_sets(lists, folder).values()
-    refs = [(e.ref or "").split() for entries in sets for e in entries if in_training(e.id)]
+    sets = read_sets(lists, folder).items()
+    refs = [(e.ref or "").split() for name, entries in sets for e in entries if lists.gives(name, e.id)]
     return [words for words in refs if words] * lists.refs_in_training
 
 
@@ -81,7 +75,7 @@ def rescore_sets(
     results: dict[str, Any] = {}
     seconds = 0.0
     for name, entries in read_sets(lists, folder).items():
-        kept = [e for e in entries if not (lists.refs_in_training and in_training(e.id))]
+        kept = [e for e in entries if not lists.gives(name, e.id)]
         weights = None if float_out is None else read_json(float_out / f"{name}.weights.json")["weights"]
         found = rescore.run(
             kept, ngram, _scorer(task, saved, tell, name), weights=weights, tell=_parts(tell, name)

@@ -204,8 +204,9 @@ def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
         )
     else:
         saved = load(place.run / row.start / "model.packed")
-        if row.dropout is not None:
-            set_dropout_(saved.model, row.dropout)
+        dropout = compress.dropout if row.dropout is None and row.method != "float" else row.dropout
+        if dropout is not None:
+            set_dropout_(saved.model, dropout)
         bit_map = bit_map_of(place, row, clusters_of(place, saved.model, row))
         if bit_map is None:
             path = lm.train_float(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from greenasr.data.confusions import generate_nbest
 from greenasr.decode.nbest import NBest
 from greenasr.decode.rescore import in_dev
 from greenasr.pipeline.recipe import Lists
-from greenasr.pipeline.rescoring import compare, in_training, read_sets, training_refs
+from greenasr.pipeline.rescoring import compare, read_sets, training_refs
 
 
 def lists(hyps: list[str]) -> list[NBest]:
@@ -29,10 +31,17 @@ def test_what_happens_in_the_dev_half_changes_no_mark() -> None:
 def test_references_that_join_the_training_text_are_those_of_a_quarter_of_the_utterances() -> None:
     entries = read_sets(Lists(generate=200), None)["generated"]
     assert [e.id for e in entries] == [e["id"] for e in generate_nbest(200, seed=1)]
-    chosen = [e for e in entries if in_training(e.id)]
+    given = Lists(generate=200, refs_in_training=2)
+    chosen = [e for e in entries if given.gives("generated", e.id)]
     assert 30 < len(chosen) < 70
-    assert (
-        training_refs(Lists(generate=200, refs_in_training=2), None)
-        == [(e.ref or "").split() for e in chosen] * 2
-    )
+    assert training_refs(given, None) == [(e.ref or "").split() for e in chosen] * 2
     assert training_refs(Lists(generate=200), None) == []
+
+
+def test_only_the_sets_that_are_named_give_references() -> None:
+    some = Lists(sets=("a/one.jsonl", "two.jsonl"), refs_in_training=1, refs_from=("a/one.jsonl",))
+    ids = [f"u{i}" for i in range(50)]
+    assert any(some.gives("one", i) for i in ids)
+    assert not any(some.gives("two", i) for i in ids)
+    with pytest.raises(ValueError, match=r"refs_from names 'three.jsonl', which sets does not list"):
+        Lists(sets=("one.jsonl",), refs_from=("three.jsonl",))
