@@ -3,9 +3,9 @@
     speed f       y(t) = x(f·t)      length n/f, every frequency times f, hence pitch and formants too
     SpecAugment   a few bands of f < F_mask bins and stretches of t < T_mask frames take the mean
 
-Speed: Ko et al. 2015, "Audio augmentation for speech recognition", §2 (0.9, 1.0, 1.1).  SpecAugment: Park
-et al. 2019, arXiv 1904.08779, §2, without time warping (their table 5: it adds little); the limit of the time
-masks to a share of the utterance is from Park et al. 2020, arXiv 1912.05533, §2.
+Speed: Ko et al. 2015, "Audio augmentation for speech recognition" (0.9, 1.0, 1.1).  SpecAugment: Park et al.
+2019, arXiv 1904.08779, without time warping, which they find to matter least; time masks are limited to a
+share of the utterance.
 """
 
 from __future__ import annotations
