@@ -63,11 +63,11 @@ def stms(path: Path) -> dict[str, list[Path]]:
     """Test set -> its stm files; English and conversational ones where others lie beside them."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
     for file in sorted(path.rglob("*.stm")):
-        inside = str(file.relative_to(path.parent))
-        for name, pattern in SETS.items():
-            if pattern.search(inside):
-                found[name].append(file)
-                break
+        inside = str(file.relative_to(path))
+        names = [name for name, pattern in SETS.items() if pattern.search(inside)]
+        names += [name for name, pattern in SETS.items() if pattern.search(path.name)]  # a set by itself
+        if names:
+            found[names[0]].append(file)
     for name, files in found.items():
         for word in ("english", "cts"):
             found[name] = files = [f for f in files if word in str(f).lower()] or files
