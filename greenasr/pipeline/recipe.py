@@ -9,21 +9,18 @@ Frozen dataclasses with the file's own names; an unknown key is an error that na
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
+from greenasr.pipeline.sections import make, read_toml
 from greenasr.tasks.networks import configure
 
-T = TypeVar("T")
-KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-KINDS |= {"tuple": (list,), "Mapping": (dict,)}
 PLANNED = ("hessian", "kl", "search")  # methods whose rows have a plan
 METHODS = {
     "float": "full precision",
@@ -200,22 +197,17 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises ValueError naming the file and the key that is unknown, missing or of the wrong kind.
     """
-    try:
-        value = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8: a recipe is a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not TOML: {error}") from None
+    value = read_toml(path)
     rows = value.pop("row", [])
     sections: dict[str, type[Any]] = {"data": Data, "task": Windows, "train": Training, "compress": Compress}
     try:
-        made: dict[str, Any] = {name: _make(cls, value.pop(name, {}), name) for name, cls in sections.items()}
+        made: dict[str, Any] = {name: make(cls, value.pop(name, {}), name) for name, cls in sections.items()}
         lists = value.pop("rescore", None)
         recipe = Recipe(
             title=value.pop("title"),
             model=value.pop("model"),
-            rows=tuple(_make(Row, row, "row") for row in rows),
-            rescore=None if lists is None else _make(Lists, lists, "rescore"),
+            rows=tuple(make(Row, row, "row") for row in rows),
+            rescore=None if lists is None else make(Lists, lists, "rescore"),
             ngram_order=value.pop("ngram_order", 4),
             **made,
         )
@@ -257,24 +249,3 @@ def _check(recipe: Recipe) -> None:
                 f"row '{row.name}' asks for {row.bits:g} bits on average, its widths go from "
                 f"{min(widths)} to {max(widths)}: choose a number between."
             )
-
-
-def _make(cls: type[T], value: Any, section: str) -> T:
-    """A frozen dataclass from a TOML table: lists become tuples, unknown keys errors."""
-    if not isinstance(value, dict):
-        raise ValueError(f"[{section}] must be a table.")
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := set(value) - known:
-        raise ValueError(f"[{section}] has no '{sorted(unknown)[0]}'; it knows {', '.join(sorted(known))}.")
-    for item in dataclasses.fields(cls):  # type: ignore[arg-type]
-        kind = KINDS.get(str(item.type).partition("[")[0].partition(" |")[0])
-        if kind and item.name in value and (type(value[item.name]) not in kind):
-            expected = str(item.type).partition(" |")[0]
-            raise ValueError(f"[{section}] {item.name}: found {value[item.name]!r}, expected {expected}.")
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, list):
-            return tuple(plain(part) for part in item)
-        return {key: plain(part) for key, part in item.items()} if isinstance(item, dict) else item
-
-    return cls(**{key: plain(item) for key, item in value.items()})

@@ -1,0 +1,174 @@
+"""Hybrid recognition: LF-MMI steadied by frame-wise cross-entropy, logits for the decoder.
+
+    L = lfmmi(chain output)  +  xent · 1/F Σ_nt -ln softmax(xent output)_nt[pdf_nt]  (+ l2, see `ops.lfmmi`)
+
+pdf_nt is the aligned pdf of output frame t, known when an alignment is given.  Povey et al. 2016, §2.7 and
+Kaldi's chain training; a network without the cross-entropy head is trained by LF-MMI alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from greenasr.data.augment import SpecAugment
+from greenasr.data.feature_store import FeatureStore
+from greenasr.data.speech_batches import SpeechBatch, speech_batches
+from greenasr.ops.lfmmi import Graph, lfmmi
+
+Progress = Callable[[int, int], None]  # done, of
+UNALIGNED = -100  # frames that cross-entropy leaves out
+
+
+class AcousticModel(Protocol):
+    """What a hybrid network offers: logits of pdfs at the output rate."""
+
+    output_xent: Any
+
+    def __call__(
+        self, feats: Tensor, feat_lens: Tensor | None = None, ivectors: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(N, T, F), (N,), (N, I) -> logits (N, T', C), (N,)."""
+        ...
+
+    def with_xent(
+        self, feats: Tensor, feat_lens: Tensor | None = None, ivectors: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Also the cross-entropy head's logits (N, T', C), in the middle."""
+        ...
+
+    def parameters(self) -> Any:
+        """The weights."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The task: features of each split, the denominator graph, a numerator graph an utterance.
+
+    ``targets`` are aligned pdfs at the output rate, (T',) by utterance.  ``ids`` limits a split's utterances.
+    A training utterance at another speed, ``sp0.9-<id>``, has the numerator of ``<id>``.  ``frames`` is how
+    many frames a batch has, padding included.
+    """
+
+    stores: Mapping[str, FeatureStore]
+    denominator: Graph
+    numerators: Mapping[str, Graph]
+    targets: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ivectors: Mapping[str, NDArray[np.float32]] | None = None
+    frames: int = 10_000
+    xent: float = 0.1
+    leaky: float = 1e-5
+    l2: float = 5e-5
+    augment: SpecAugment | None = None
+
+    def batches(self, split: str, seed: int = 0) -> Iterator[SpeechBatch]:
+        """One pass over a split, order and masks by ``seed``; only "train" is masked."""
+        augment = self.augment if split == "train" else None
+        return speech_batches(
+            self._store(split), self.frames, seed, ids=self.ids.get(split), ivectors=self.ivectors, augment=augment
+        )  # fmt: skip
+
+    def n_batches(self, split: str) -> int:
+        """How many batches a pass has, to within a few."""
+        store = self._store(split)
+        chosen = self.ids.get(split)
+        frames = store.frames if chosen is None else store.frames[[store.place[i] for i in chosen]]
+        return max(1, round(1.06 * float(frames.sum()) / self.frames))
+
+    def loss(self, model: AcousticModel, batch: SpeechBatch, *, twice_differentiable: bool = False) -> Tensor:
+        """Mean loss of an output frame in nats, ()."""
+        batch = batch.to(next(iter(model.parameters())).device)
+        inputs = (batch.feats, batch.feat_lens, batch.ivectors)
+        graphs = [self._numerator(utt_id) for utt_id in batch.ids]
+        if model.output_xent is None or not self.targets or not self.xent:
+            logits, lens = model(*inputs)
+            return self._mmi(logits, lens, graphs, twice_differentiable)
+        logits, xent, lens = model.with_xent(*inputs)
+        loss = self._mmi(logits, lens, graphs, twice_differentiable)
+        pdfs = self._targets(batch.ids, logits.shape[1]).to(logits.device)
+        if bool((pdfs != UNALIGNED).any()):
+            loss = loss + self.xent * F.cross_entropy(xent.transpose(1, 2), pdfs, ignore_index=UNALIGNED)
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, model: Any, split: str) -> dict[str, float]:
+        """Mean loss of a split, weighted by utterances."""
+        was_training = model.training
+        model.eval()
+        try:
+            parts = [(len(b), float(self.loss(model, b))) for b in self.batches(split)]
+        finally:
+            model.train(was_training)
+        return {"loss": sum(n * loss for n, loss in parts) / sum(n for n, _ in parts)}
+
+    @torch.no_grad()
+    def logits(
+        self, model: Any, split: str, progress: Progress | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Logits of every utterance of a split, (T', C) by id, in the store's order."""
+        was_training = model.training
+        model.eval()
+        device = next(model.parameters()).device
+        store, found = self._store(split), {}
+        chosen = list(self.ids.get(split, store.ids))
+        try:
+            for batch in speech_batches(store, self.frames, ids=chosen, ivectors=self.ivectors):
+                moved = batch.to(device)
+                out, lens = model(moved.feats, moved.feat_lens, moved.ivectors)
+                for row, utt_id in enumerate(batch.ids):
+                    found[utt_id] = out[row, : int(lens[row])].float().cpu().numpy()
+                if progress is not None:
+                    progress(len(found), len(chosen))
+        finally:
+            model.train(was_training)
+        return {utt_id: found[utt_id] for utt_id in chosen}
+
+    def _mmi(self, logits: Tensor, lens: Tensor, graphs: list[Graph], twice: bool) -> Tensor:
+        return lfmmi(
+            logits, lens, self.denominator, graphs, leaky=self.leaky, l2=self.l2, twice_differentiable=twice
+        ).loss
+
+    def _store(self, split: str) -> FeatureStore:
+        if split not in self.stores:
+            raise ValueError(f"no speech for the split '{split}'; there is {', '.join(self.stores)}.")
+        return self.stores[split]
+
+    def _numerator(self, utt_id: str) -> Graph:
+        key = utt_id if utt_id in self.numerators else original(utt_id)[0]
+        if key not in self.numerators:
+            raise ValueError(f"no numerator graph for '{utt_id}': make one of its transcript.")
+        return self.numerators[key]
+
+    def _targets(self, ids: Sequence[str], frames: int) -> Tensor:
+        """Aligned pdfs of a batch, (N, T'); `UNALIGNED` where there are none."""
+        out = torch.full((len(ids), frames), UNALIGNED)
+        for row, utt_id in enumerate(ids):
+            pdfs = self.targets.get(utt_id)
+            if pdfs is not None:
+                n = min(frames, len(pdfs))
+                out[row, :n] = torch.from_numpy(pdfs[:n].astype(np.int64))
+        return out
+
+
+def original(utt_id: str) -> tuple[str, float]:
+    """The utterance that a copy at another speed was made of, and the speed.
+
+    >>> original("sp0.9-ann-1"), original("ann-1")
+    (('ann-1', 0.9), ('ann-1', 1.0))
+    """
+    head, dash, rest = utt_id.partition("-")
+    if dash and head.startswith("sp"):
+        try:
+            return rest, float(head[2:])
+        except ValueError:
+            pass
+    return utt_id, 1.0
