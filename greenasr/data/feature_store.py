@@ -31,7 +31,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from greenasr.data import audio
 from greenasr.data.augment import change_speed
+from greenasr.data.corpora import speaker, words
 from greenasr.data.features import Feats, Features
 from greenasr.data.files import atomic, read_json, write_json
 
@@ -125,23 +127,18 @@ class FeatureStore:
         return self.features.normalised(self.raw(utt_id), mean)
 
 
-def speaker_of(cut: Any) -> str:
-    """The speaker of a cut's one supervision."""
-    return str(cut.supervisions[0].speaker)
-
-
 def text_of(cut: Any) -> str:
-    """The transcript of a cut's one supervision."""
-    return str(cut.supervisions[0].text)
+    """The words of a cut in one line."""
+    return " ".join(words(cut))
 
 
 def extract(
     cuts: Iterable[Any],
     root: str | Path,
     features: Features,
-    samples: Samples,
+    samples: Samples = audio.samples,
     *,
-    speaker: Callable[[Any], str] = speaker_of,
+    speaker: Callable[[Any], str] = speaker,
     text: Callable[[Any], str] = text_of,
     speeds: Sequence[float] = (1.0,),
     dtype: str = "float16",
@@ -150,8 +147,9 @@ def extract(
 ) -> FeatureStore:
     """The features of lhotse cuts, from ``root`` if they are there, else computed and kept there.
 
-    ``samples`` (cut) -> (n,) at 16 kHz is called in worker processes where ``jobs`` > 1, hence a function of
-    a module.  ``progress`` (done, of) counts cuts.  float16 keeps a log-mel energy to 0.008 or better.
+    ``samples`` (cut) -> (n,) at 16 kHz is called in worker processes where ``jobs`` > 1, so it must be a
+    function of a module.  ``progress`` (done, of) counts cuts.  float16 keeps a log-mel energy to 0.008 or
+    better.
 
     Raises ValueError for no cuts, an id that comes twice, and audio that `Features` refuses, with its id.
     """
@@ -217,8 +215,8 @@ def _extract_part(
         return len(cuts)
     rows: list[Feats] = []
     for cut in cuts:
+        heard = samples(cut)
         try:
-            heard = samples(cut)
             rows += [features.raw(change_speed(heard, speed)) for speed in speeds]
         except ValueError as error:
             raise ValueError(f"utterance '{cut.id}': {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +109,7 @@ def test_a_killed_extraction_goes_on_with_the_part_it_was_at(
     np.testing.assert_array_equal(store.array, whole.array)
 
 
+@pytest.mark.slow  # workers load torch and lhotse
 def test_processes_make_the_same_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_store, "PART", 4)
     one = extract(CUTS, tmp_path / "one", Features(), samples_of_a_module)
@@ -119,6 +121,17 @@ def test_processes_make_the_same_store(tmp_path: Path, monkeypatch: pytest.Monke
 
 def samples_of_a_module(cut: Any) -> np.ndarray:
     return noise(cut)
+
+
+@pytest.mark.slow  # workers load torch and lhotse
+def test_a_killed_worker_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_store, "PART", 4)
+    with pytest.raises(ChildProcessError, match="a worker that extracts features was killed"):
+        extract(CUTS, tmp_path, FBANK, samples_that_kill, jobs=2)
+
+
+def samples_that_kill(cut: Any) -> np.ndarray:
+    os._exit(9)
 
 
 def test_bad_audio_is_refused_by_its_utterance(tmp_path: Path) -> None:
