@@ -159,7 +159,7 @@ class Lists:
                 raise ValueError(f"[rescore] {key} names '{min(unknown)}', which sets does not list.")
 
     def gives(self, name: str, utt_id: str) -> bool:
-        """Whether the reference of an utterance of the set ``name`` joins the training text: one id in four."""
+        """Whether the reference of an utterance of ``name`` joins the training text: one id in four."""
         listed = not self.refs_from or name in {Path(file).stem for file in self.refs_from}
         return bool(self.refs_in_training) and listed and zlib.crc32(utt_id.encode("utf-8")) % 4 == 0
 

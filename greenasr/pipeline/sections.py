@@ -23,7 +23,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def make(cls: type[T], value: Any, section: str) -> T:
-    """A frozen dataclass from a TOML table: lists become tuples; ValueError for unknown keys and odd kinds."""
+    """A frozen dataclass from a TOML table: lists become tuples; ValueError for unknown keys and kinds."""
     if not isinstance(value, dict):
         raise ValueError(f"[{section}] must be a table.")
     known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]

@@ -21,6 +21,8 @@ from torch import Tensor
 from greenasr.data.augment import SpecAugment
 from greenasr.data.feature_store import FeatureStore
 from greenasr.data.speech_batches import SpeechBatch, speech_batches
+from greenasr.decode.alignment import Alignment
+from greenasr.decode.context import PdfMap
 from greenasr.ops.lfmmi import Graph, lfmmi
 
 Progress = Callable[[int, int], None]  # done, of
@@ -157,6 +159,21 @@ class Chain:
                 n = min(frames, len(pdfs))
                 out[row, :n] = torch.from_numpy(pdfs[:n].astype(np.int64))
         return out
+
+
+def frame_targets(
+    alignment: Alignment, pdf_map: PdfMap, speed: float = 1.0, subsampling: int = 3
+) -> NDArray[np.int32]:
+    """The pdf of every output frame, (ceil(T / speed / 3),), of an utterance played at ``speed``.
+
+    Output frame t shows what the alignment has at frame 3 t speed; it has the entry pdf where it is the first
+    of its phone.
+    """
+    frames = np.arange(0, max(1, round(len(alignment.phone) / speed)), subsampling)
+    seen = np.minimum((frames * speed).round().astype(np.int64), len(alignment.phone) - 1)
+    further = np.diff(np.cumsum(alignment.begins)[seen], prepend=0) == 0
+    pdfs: NDArray[np.int32] = pdf_map.table[alignment.left[seen], alignment.phone[seen], further.astype(int)]
+    return pdfs
 
 
 def original(utt_id: str) -> tuple[str, float]:

@@ -1,0 +1,342 @@
+"""The stages of a hybrid recogniser: corpus, features, alignment, graphs, network, words.
+
+    corpus ─▶ features ─▶ alignment ─▶ pdf map ─▶ LF-MMI training ─▶ packed file ─▶ n-best lists ─▶ errors
+
+Every part of the data (all training speakers, or all but one fold) has its own alignment, n-gram and networks.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from greenasr.compress.fit import OnStep, Training, fit_
+from greenasr.compress.none import NoCompression
+from greenasr.compress.upkeep import Upkeep
+from greenasr.data.audio import samples
+from greenasr.data.augment import SpecAugment
+from greenasr.data.corpora import load_cuts, read_corpus, save_cuts, words
+from greenasr.data.feature_store import FeatureStore, extract
+from greenasr.data.features import Features
+from greenasr.data.files import read_json, write_atomic, write_json
+from greenasr.data.lexicon import Lexicon, graphemes, read_lexicon
+from greenasr.decode.alignment import read_alignments, write_alignments
+from greenasr.decode.arpa import write_arpa
+from greenasr.decode.chain_graphs import denominator_graph, numerator_graph
+from greenasr.decode.context import PdfMap
+from greenasr.decode.graph import DecodingGraph, cached_graph
+from greenasr.decode.kneser_ney import kneser_ney
+from greenasr.decode.nbest import NBest, write_nbest
+from greenasr.decode.phone_lm import PhoneLm, estimate
+from greenasr.decode.wfst import Decoder, to_nbest
+from greenasr.models.tdnnf import Tdnnf, semi_orthogonal_step_
+from greenasr.ops.lfmmi import Graph
+from greenasr.pipeline.acoustic_models import Units, load_acoustic, save_acoustic
+from greenasr.pipeline.hybrid_recipe import HybridRecipe
+from greenasr.roles import Compressor
+from greenasr.score.errors import Errors, count_errors, to_jsonl, wer
+from greenasr.tasks.chain import Chain, frame_targets, original
+from greenasr.tasks.flat_start import FlatStart, flat_start
+from greenasr.tasks.flat_start import Stage as Passes
+from greenasr.tasks.gmm_feats import Frontend
+
+Tell = Callable[[int, int, str], None]
+ALL = "all"
+FOLD_SEED = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where recognisers are made: the recipe, its run folder, the user's corpus."""
+
+    recipe: HybridRecipe
+    run: Path
+    data: Path | None = None
+    device: str = "cpu"
+    jobs: int = 1
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All training speakers, and all but each fold."""
+        return (ALL, *(f"fold{k}" for k in range(self.recipe.corpus.folds)))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits of the corpus by name, as found in its folder."""
+        return tuple(read_json(self.run / "corpus" / "splits.json"))
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The test sets."""
+        corpus = self.recipe.corpus
+        return corpus.tests or tuple(s for s in self.splits if s not in (corpus.train, corpus.dev))
+
+    def store(self, split: str) -> FeatureStore:
+        """The features of a split."""
+        return FeatureStore.open(read_json(self.run / "features" / "folders.json")[split])
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The corpus's lexicon."""
+        return Lexicon.from_json(read_json(self.run / "corpus" / "lexicon.json"))
+
+    def fold(self, part: str) -> frozenset[str]:
+        """Speakers that a part does not train on: every n-th of them in an order by `FOLD_SEED`."""
+        if part == ALL:
+            return frozenset()
+        store = self.store(self.recipe.corpus.train)
+        pairs = zip(store.ids, store.speakers, strict=True)
+        speakers = sorted({speaker for utt_id, speaker in pairs if original(utt_id)[1] == 1.0})
+        random.Random(FOLD_SEED).shuffle(speakers)
+        return frozenset(speakers[int(part.removeprefix("fold")) :: self.recipe.corpus.folds])
+
+    def training_ids(self, part: str) -> list[str]:
+        """Utterances that a part trains on, copies at other speeds included."""
+        store, held = self.store(self.recipe.corpus.train), self.fold(part)
+        rows = zip(store.ids, store.speakers, strict=True)
+        return [utt_id for utt_id, speaker in rows if original(speaker)[0] not in held]
+
+    def test_ids(self, part: str) -> dict[str, list[str]]:
+        """Utterances of each test set of a part: the corpus's own sets, or the fold held out."""
+        if part == ALL:
+            return {name: list(self.store(name).ids) for name in self.tests}
+        store, held = self.store(self.recipe.corpus.train), self.fold(part)
+        rows = zip(store.ids, store.speakers, strict=True)
+        return {part: [utt_id for utt_id, speaker in rows if speaker in held]}
+
+
+def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Cuts of every split, and the lexicon with what it lacks."""
+    corpus = place.recipe.corpus
+    if not corpus.source:
+        from greenasr.data.generated import generate_speech
+
+        generate_speech(folder, corpus.hours, seed=0, jobs=max(1, place.jobs), tell=tell)
+        names = [path.name.removesuffix(".cuts.jsonl.gz") for path in sorted(folder.glob("*.cuts.jsonl.gz"))]
+        write_json(folder / "splits.json", names)
+        return {"splits": names}
+    if place.data is None:
+        raise ValueError(f"'{place.recipe.title}' is made from {corpus.source}: give its folder with --data.")
+    found = read_corpus(place.data / corpus.source, corpus.kind or None, progress=_noted(tell, "headers"))
+    if corpus.train not in found:
+        raise ValueError(f"{place.data / corpus.source}: no split '{corpus.train}', found {', '.join(found)}.")
+    for split, cuts in found.items():
+        save_cuts(folder / f"{split}.cuts.jsonl.gz", cuts)
+    counts = Counter(word for cut in found[corpus.train] for word in words(cut))
+    lexicon = read_lexicon(place.data / corpus.lexicon, stress=corpus.stress) if corpus.lexicon else None
+    missing = lexicon.missing(counts.elements()) if lexicon else []
+    if lexicon is None or corpus.grapheme and missing:
+        spelled = graphemes([word for word, _ in missing] if lexicon else list(counts))
+        lexicon = lexicon.extended(spelled) if lexicon else spelled
+    elif missing:
+        word, near = missing[0]
+        raise ValueError(
+            f"{place.data / corpus.lexicon}: {len(missing)} words of the training text have no pronunciation, the "
+            f"first is '{word}' (near '{near}'): add them, or set grapheme = true to spell them."
+        )
+    write_json(folder / "lexicon.json", lexicon.to_json())
+    write_json(folder / "splits.json", list(found))
+    hours = {split: sum(cut.duration for cut in cuts) / 3600 for split, cuts in found.items()}
+    return {"splits": list(found), "hours": hours, "words": len(lexicon.words)}
+
+
+def make_features(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Features of every split; copies at other speeds of the training split alone."""
+    settings = place.recipe.features
+    features = Features(settings.kind, settings.bins, settings.cmvn)  # type: ignore[arg-type]
+    folders, frames = {}, {}
+    for split in place.splits:
+        cuts = load_cuts(place.run / "corpus" / f"{split}.cuts.jsonl.gz")
+        speeds = place.recipe.corpus.speeds if split == place.recipe.corpus.train else (1.0,)
+        store = extract(
+            cuts, folder / split, features, samples, speeds=speeds, jobs=place.jobs,
+            progress=_noted(tell, f"features of {split}"),
+        )  # fmt: skip
+        folders[split], frames[split] = str(store.folder), int(store.frames.sum())
+    write_json(folder / "folders.json", folders)
+    return {"frames": frames}
+
+
+def align(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Flat start on the speech as it is; the chain's pdf map, by tree or by counts of left biphones."""
+    settings, store = place.recipe.align, place.store(place.recipe.corpus.train)
+    ids = [utt_id for utt_id in place.training_ids(part) if original(utt_id)[1] == 1.0]
+    transcripts = {utt_id: store.texts[store.place[utt_id]].split() for utt_id in ids}
+    kind = place.recipe.features.kind
+    passes = Passes(settings.passes, settings.gaussians, tuple(range(1, settings.passes, 2)))
+    flat = FlatStart(
+        frontend=Frontend(kind),  # type: ignore[arg-type]
+        monophone=passes,
+        context=Passes(0, 1, ()),
+        chain_leaves=max(1, settings.leaves),
+    )
+    aligned = flat_start(
+        {utt_id: store[utt_id] for utt_id in ids}, transcripts, place.lexicon, flat, folder,
+        progress=lambda p: tell(p.number + 1, settings.passes, f"{p.stage} alignment"),
+    )  # fmt: skip
+    pdf_map = aligned.pdf_map
+    if not settings.leaves:
+        counts: Counter[tuple[int, int]] = Counter()
+        for alignment in aligned.alignments.values():
+            phones = [segment.phone for segment in alignment.segments]
+            counts.update(zip([0, *(1 + phone for phone in phones)], phones, strict=False))
+        pdf_map = PdfMap.left_biphone(place.lexicon.phones, counts, settings.min_count)
+    write_alignments(folder / "alignments.npz", aligned.alignments, aligned.phones)
+    write_json(folder / "pdf_map.json", pdf_map.to_json())
+    return {"pdfs": pdf_map.n_pdfs, "skipped": len(aligned.skipped)}
+
+
+def make_ngram(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    """The n-gram of a part's transcripts and its decoding graph."""
+    store, order = place.store(place.recipe.corpus.train), place.recipe.decode.order
+    ids = [utt_id for utt_id in place.training_ids(part) if original(utt_id)[1] == 1.0]
+    lm = kneser_ney([store.texts[store.place[utt_id]].split() for utt_id in ids], order).lm
+    write_arpa(lm, folder / "lm.arpa.gz")
+    graph = decoding_graph(place, part, folder)
+    return {"order": order, "states": graph.meta["states"], "arcs": graph.meta["arcs"]}
+
+
+def decoding_graph(place: Place, part: str, folder: Path | None = None) -> DecodingGraph:
+    """HCLG of a part, kept in its n-gram's folder; words that the text lacks share the unknown word's mass."""
+    folder = folder or place.run / part / "ngram"
+    pdf_map = PdfMap.from_json(read_json(place.run / part / "align" / "pdf_map.json"))
+    return cached_graph(folder / "graph", place.lexicon, pdf_map, folder / "lm.arpa.gz", unk="<unk>")
+
+
+def make_task(place: Place, part: str, held_out: float = 0.0) -> tuple[Chain, Units, PhoneLm]:
+    """The training task of a part; with ``held_out`` that share of its speech is the split "dev"."""
+    recipe, store = place.recipe, place.store(place.recipe.corpus.train)
+    alignments, _ = read_alignments(place.run / part / "align" / "alignments.npz")
+    pdf_map = PdfMap.from_json(read_json(place.run / part / "align" / "pdf_map.json"))
+    ids = [utt_id for utt_id in place.training_ids(part) if original(utt_id)[0] in alignments]
+    prons = {}
+    for utt_id in ids:
+        plain = original(utt_id)[0]
+        if plain not in prons:
+            text = store.texts[store.place[utt_id]].split()
+            prons[plain] = [place.lexicon.prons[word] for word in text]
+    chain = recipe.chain
+    phone_lm = estimate(list(prons.values()), place.lexicon, order=chain.phone_order)
+    numerators: dict[str, Graph] = {
+        utt_id: numerator_graph(each, phone_lm, pdf_map) for utt_id, each in prons.items()
+    }
+    targets = {utt_id: frame_targets(alignments[o], pdf_map, s) for utt_id in ids for o, s in [original(utt_id)]}
+    split = {"train": ids}
+    if held_out:
+        names = sorted(prons)
+        random.Random(0).shuffle(names)
+        dev = set(names[: max(1, round(held_out * len(names)))])
+        split = {
+            "train": [utt_id for utt_id in ids if original(utt_id)[0] not in dev],
+            "dev": [utt_id for utt_id in ids if utt_id in dev],
+        }
+    masks = SpecAugment(chain.freq_masks, chain.freq_width, chain.time_masks, chain.time_width)
+    task = Chain(
+        dict.fromkeys(split, store), denominator_graph(phone_lm, pdf_map), numerators, targets, split,
+        frames=chain.frames, xent=chain.xent, leaky=chain.leaky, l2=chain.l2, augment=masks,
+    )  # fmt: skip
+    return task, Units(store.features, pdf_map, place.lexicon), phone_lm
+
+
+def train(
+    place: Place,
+    folder: Path,
+    task: Chain,
+    units: Units,
+    model: Tdnnf,
+    training: Training,
+    compressor: Compressor | None = None,
+    on_step: OnStep | None = None,
+) -> Path:
+    """Train a network into ``folder/model.packed``, and ``train.packed`` with the cross-entropy head.
+
+    Without a compressor the factors are kept semi-orthogonal.
+    """
+    bit_map = getattr(compressor, "bit_map", None)
+    chosen = compressor or Upkeep(NoCompression(), semi_orthogonal_step_)
+    quantized = fit_(model.to(place.device), task, chosen, training, run=folder, on_step=on_step)
+    model = model.cpu()
+    recipe = {"title": place.recipe.title}
+    if bit_map is None:
+        save_acoustic(folder / "train.packed", model, units, recipe)
+    else:
+        write_json(folder / "bit_map.json", bit_map.to_json())
+    save_acoustic(folder / "model.packed", model.without_xent(), units, recipe, quantized, bit_map)
+    return folder / "model.packed"
+
+
+def decode(place: Place, part: str, path: Path, out: Path, tell: Tell) -> dict[str, Any]:
+    """N-best lists of every test set of a part into ``out``; errors of the best, sizes and speeds.
+
+    RTF is of one core: seconds of work for a second of speech, of the network and of the search apart.
+    """
+    settings = place.recipe.decode
+    saved = load_acoustic(path)
+    decoder = Decoder(
+        decoding_graph(place, part),
+        settings.acoustic_scale,
+        settings.word_penalty,
+        settings.beam,
+        settings.lattice_beam,
+    )
+    sets: dict[str, Any] = {}
+    for name, ids in place.test_ids(part).items():
+        store = place.store(name if part == ALL else place.recipe.corpus.train)
+        task = Chain({name: store}, _NO_GRAPH, {}, ids={name: ids}, frames=place.recipe.chain.frames)
+        began = time.process_time()
+        logits = task.logits(saved.model, name, _noted(tell, f"{name}: network"))
+        network = time.process_time() - began
+        began = time.process_time()
+        lists, times = [], {}
+        for done, (utt_id, each) in enumerate(logits.items(), 1):
+            hyps = decoder.nbest(each, settings.nbest)
+            times[utt_id] = [list(pair) for pair in hyps[0].word_times]
+            ref = store.texts[store.place[utt_id]]
+            lists.append(to_nbest(utt_id, hyps, ref, settings.acoustic_scale, settings.word_penalty))
+            tell(done, len(logits), f"{name}: search")
+        search = time.process_time() - began
+        write_nbest(out / f"{name}.nbest.jsonl", lists)
+        write_json(out / f"{name}.times.json", times)
+        frames = sum(store.frames[store.place[utt_id]] for utt_id in ids)
+        found = errors(store, lists)
+        write_atomic(out / f"{name}.errors.jsonl", to_jsonl(found))
+        sets[name] = {
+            "wer": wer(found),
+            "rtf_network": network / (frames / 100),
+            "rtf_search": search / (frames / 100),
+        }
+    plan = saved.bit_map
+    return {
+        "sets": sets,
+        "bytes": path.stat().st_size,
+        "parameters": sum(p.numel() for p in saved.model.parameters()),
+        "bits": 32 if plan is None else plan.average_bits,
+        "plan": None if plan is None else dict(plan.bits),
+        "bottlenecks": list(saved.model.config.bottlenecks),
+    }
+
+
+def errors(store: FeatureStore, lists: Sequence[NBest]) -> list[Errors]:
+    """Errors of every list's best hypothesis, with its speaker."""
+    return [
+        count_errors(e.id, (e.ref or "").split(), e.hyps[0].split(), store.speakers[store.place[e.id]])
+        for e in lists
+    ]
+
+
+def _noted(tell: Tell, note: str) -> Callable[[int, int], None]:
+    return lambda done, of: tell(done, of, note)
+
+
+_EMPTY = torch.zeros(0, dtype=torch.int64)
+_NO_GRAPH = Graph(_EMPTY, _EMPTY, _EMPTY, torch.zeros(0), torch.zeros(1), torch.zeros(1))

@@ -1,0 +1,206 @@
+"""A recipe of hybrid recognisers: everything that GREEN's tables depend on, read from one TOML file.
+
+    [corpus] speech and lexicon   [features] what networks see   [align] flat start and tied states
+    [model] TDNN-F   [chain] LF-MMI   [train] the float model   [search] bottlenecks   [compress] as for LMs
+    [decode] graph and search   [lm] rescoring   [lhuc] adaptation   [[row]] a line of the table
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from greenasr.compress.fit import Training
+from greenasr.pipeline.recipe import METHODS, PLANNED, Compress, Row
+from greenasr.pipeline.sections import make, read_toml
+from greenasr.tasks.networks import configure
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Speech, relative to ``--data``; without ``source`` it is generated, ``hours`` of training.
+
+    With ``folds`` every row is also trained on all but one of so many groups of training speakers, and tested
+    on that group; ``seeds`` repeat everything.  ``tests`` are splits, or all but train and dev when empty.
+    """
+
+    source: str = ""
+    kind: str = ""
+    lexicon: str = ""
+    stress: bool = True
+    grapheme: bool = False
+    hours: float = 1.0
+    train: str = "train"
+    dev: str = "dev"
+    tests: tuple[str, ...] = ()
+    folds: int = 0
+    seeds: tuple[int, ...] = (0,)
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that give no run."""
+        if self.folds == 1 or self.folds < 0 or not self.seeds or self.hours <= 0:
+            raise ValueError("[corpus] needs hours above 0, no folds or two and more, and a seed.")
+        if 1.0 not in self.speeds:
+            raise ValueError("[corpus] speeds must hold 1.0: the speech as it is.")
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """See `greenasr.data.features.Features`; ``ivectors`` is their dimension, 0 for none."""
+
+    kind: str = "fbank"
+    bins: int = 40
+    cmvn: str = "utterance"
+    ivectors: int = 0
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """Flat start: passes and Gaussians of the monophones; leaves of the chain's tree, 0 for left biphones.
+
+    Biphones seen less than ``min_count`` times share the phone's pdfs.
+    """
+
+    passes: int = 20
+    gaussians: int = 800
+    leaves: int = 0
+    min_count: int = 10
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """See `greenasr.tasks.chain.Chain`; masks as in `SpecAugment`; ``phone_order`` of the denominator."""
+
+    frames: int = 7000
+    xent: float = 0.1
+    leaky: float = 1e-5
+    l2: float = 5e-5
+    phone_order: int = 3
+    freq_masks: int = 1
+    freq_width: int = 6
+    time_masks: int = 1
+    time_width: int = 15
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Bottleneck search: candidates, passes over the speech for weights, passes for choices, the penalty."""
+
+    dims: tuple[int, ...] = (25, 50, 80, 100, 120, 160, 200, 240)
+    method: str = "pipegumbel"
+    epochs: float = 6
+    choice_epochs: float = 20
+    choice_lr: float = 0.05
+    eta: float = 0.1
+    held_out: float = 0.05
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """N-gram order of the training transcripts, beams, length of n-best lists, values for tuning on dev."""
+
+    order: int = 3
+    arpa: str = ""
+    beam: float = 15.0
+    lattice_beam: float = 8.0
+    nbest: int = 20
+    acoustic_scale: float = 1.0
+    word_penalty: float = 0.0
+
+
+@dataclass(frozen=True)
+class HybridRow(Row):
+    """A line: as for language models, and which ``network`` it has: "manual", or the "searched" one."""
+
+    network: str = "searched"
+
+    @property
+    def name(self) -> str:
+        """The folder of the row."""
+        if self.method == "float":
+            return "float" if self.network == "manual" else "compact"
+        return super().name
+
+
+@dataclass(frozen=True)
+class HybridRecipe:
+    """One set of tables."""
+
+    title: str
+    corpus: Corpus
+    features: FeatureSettings
+    align: AlignSettings
+    model: Mapping[str, Any]
+    chain: ChainSettings
+    train: Training
+    search: SearchSettings
+    compress: Compress
+    decode: DecodeSettings
+    rows: tuple[HybridRow, ...]
+    lm: Mapping[str, Any] = field(default_factory=dict)
+    lhuc: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, to be kept beside the results."""
+        return dataclasses.asdict(self)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "corpus": Corpus,
+    "features": FeatureSettings,
+    "align": AlignSettings,
+    "chain": ChainSettings,
+    "train": Training,
+    "search": SearchSettings,
+    "compress": Compress,
+    "decode": DecodeSettings,
+}
+
+
+def is_hybrid(path: str | Path) -> bool:
+    """Whether a recipe says ``kind = "hybrid"``."""
+    return bool(read_toml(path).get("kind") == "hybrid")
+
+
+def load_hybrid(path: str | Path) -> HybridRecipe:
+    """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or of the wrong kind."""
+    value = read_toml(path)
+    value.pop("kind", None)
+    try:
+        made: dict[str, Any] = {name: make(cls, value.pop(name, {}), name) for name, cls in SECTIONS.items()}
+        recipe = HybridRecipe(
+            title=value.pop("title"),
+            model=value.pop("model"),
+            rows=tuple(make(HybridRow, row, "row") for row in value.pop("row", [])),
+            lm=value.pop("lm", {}),
+            lhuc=value.pop("lhuc", {}),
+            **made,
+        )
+        _check(recipe)
+    except KeyError as error:
+        raise ValueError(f"{path}: {error.args[0]} is missing; every recipe has it.") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if value:
+        known = ", ".join(f.name for f in dataclasses.fields(HybridRecipe))
+        raise ValueError(f"{path}: unknown key '{next(iter(value))}'; a recipe has {known}, rows as [[row]].")
+    return recipe
+
+
+def _check(recipe: HybridRecipe) -> None:
+    """Refuse what would fail late."""
+    configure("tdnnf", {**recipe.model, "feat_dim": recipe.features.bins, "n_pdfs": 1})
+    names = [row.name for row in recipe.rows]
+    if len(set(names)) != len(names) or "float" not in names:
+        raise ValueError(
+            f"rows must differ and one must be method 'float', network 'manual'; got {', '.join(names)}."
+        )
+    for row in recipe.rows:
+        if row.network not in ("manual", "searched"):
+            raise ValueError(f"row '{row.name}' has network '{row.network}': choose manual or searched.")
+        if row.method not in METHODS or row.method == "search" and row.method in PLANNED and len(names) < 3:
+            raise ValueError(f"row '{row.name}' chooses between admm rows: give two or more.")
