@@ -8,18 +8,13 @@ weighted sum of a linear layer's outputs is the output of the weighted sum of it
 product serves all candidates.  Only the logits a are trained.  The 1-best width of each cluster is kept.
 
 A β set by hand gives whatever bits it gives.  With ``target_bits`` β follows the expected average
-E = Σ_l n_l Σ_i λ_li bits_i / Σ_l n_l, in which n_l weights count as they do in the file:
-
-    d log β = 40 (E / target - 1) dp,      β exp(8 (E / target - 1)) is used,      p = 0 … 1 over training
-
-The first moves β by an order of magnitude when E is off by half for a tenth of the training, the second
-acts at once and damps what would else swing.  The 1-best plan has other bits than the expectation as far
-as λ is undecided; `allocate` on `Search.costs` meets a budget exactly.
+E = Σ_l n_l Σ_i λ_li bits_i / Σ_l n_l, in which n_l weights count as they do in the file (`choice.Price`).
+The 1-best plan has other bits than the expectation as far as λ is undecided; `allocate` on `Search.costs`
+meets a budget exactly.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,21 +23,8 @@ from torch import Tensor, nn
 
 from greenasr.compress import attach
 from greenasr.compress.candidates import Trained, cluster_weights, quantized_weights
+from greenasr.compress.choice import Choice, Price
 from greenasr.roles import BitMap, Cluster, CostTable, Quantized
-
-GAIN, DAMPING = 40.0, 8.0
-
-
-class Choice(nn.Module):
-    """The architecture weights of one cluster: a logit a candidate."""
-
-    def __init__(self, n_candidates: int):
-        super().__init__()
-        self.logits = nn.Parameter(torch.zeros(n_candidates))
-
-    def forward(self) -> Tensor:
-        """Candidate weights λ of sum 1, (n,)."""
-        return self.logits.softmax(0)
 
 
 class Mixture(nn.Module):
@@ -76,7 +58,8 @@ class Search:
     ``trained`` is bits -> span key -> weight of the uniform models; ``others`` are the parameters
     outside the clusters (biases, norms) of each of them, whose mean the super-network uses, by default
     the model's own.  ``beta`` is eq. 12's; with ``target_bits`` it is where β begins.  Logits start at
-    zero and move by about the learning rate a step: train with a rate of 0.02 to 0.1.
+    zero and move by about the learning rate a step: train with a rate of 0.02 to 0.1.  ``weighting``
+    "gumbel" is GREEN's choice (§4.3, "NAS gumbel" in Table 2).
     """
 
     clusters: Sequence[Cluster]
@@ -84,10 +67,11 @@ class Search:
     beta: float = 0.01
     target_bits: float | None = None
     others: Sequence[Mapping[str, Tensor]] = ()
+    weighting: str = "softmax"
     _choices: dict[str, Choice] = field(default_factory=dict, init=False, repr=False)
     _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     _trainable: list[nn.Parameter] = field(default_factory=list, init=False, repr=False)
-    _log_beta: Tensor = field(default_factory=lambda: torch.zeros(2), init=False, repr=False)  # and progress
+    _price: Price = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a search without a choice and targets out of reach."""
@@ -112,7 +96,8 @@ class Search:
         """Attach the mixtures to all sites of their weights and freeze everything but the choices."""
         floats = cluster_weights(model, self.clusters)
         by_width = [quantized_weights(floats, self.clusters, b, trained=self.trained) for b in self.widths]
-        self._choices = {cluster.name: Choice(len(self.widths)) for cluster in self.clusters}
+        self._price = Price(self.beta, self.target_bits)
+        self._choices = {cluster.name: Choice(len(self.widths), self.weighting) for cluster in self.clusters}
         spans: dict[str, list[tuple[int, int, Choice]]] = {name: [] for name in floats}
         for cluster in self.clusters:
             for span in cluster.spans:
@@ -127,25 +112,20 @@ class Search:
             parameter.requires_grad_(False)
         self._take_mean_(model)
         attach.attach_(model, mixtures)
-        first = next(iter(mixtures.values()))  # β is saved and resumed with the choices
-        log_beta = math.log(self.beta) if self.beta else -math.inf
-        first.register_buffer("log_beta", torch.tensor([log_beta, 0.0], dtype=torch.float64))
-        self._log_beta = first.get_buffer("log_beta")
+        next(iter(mixtures.values())).add_module("price", self._price)  # saved and resumed with the choices
 
     def penalty(self, model: nn.Module) -> Tensor:
         """The second term of eq. 12."""
         total = torch.stack([self._mean_root(choice()) for choice in self._choices.values()]).sum()
-        return self._beta(self.expected_bits()) * total
+        return self._price.value(self.expected_bits()) * total
 
-    @torch.no_grad()
     def after_step_(self, model: nn.Module, progress: float) -> dict[str, float]:
         """Let β follow the target."""
+        for choice in self._choices.values():
+            choice.after_step_(progress)
         expected = self.expected_bits()
-        if self.target_bits is not None:
-            passed = progress - float(self._log_beta[1])
-            self._log_beta[0] += GAIN * (expected / self.target_bits - 1) * passed
-            self._log_beta[1] = progress
-        return {"expected_bits": expected, "beta": self._beta(expected)}
+        self._price.follow_(expected, progress)
+        return {"expected_bits": expected, "beta": self._price.value(expected)}
 
     def finish_(self, model: nn.Module) -> dict[str, Quantized]:
         """Leave the model bit for bit as it was; the plan is in `best` and `costs`."""
@@ -159,22 +139,20 @@ class Search:
         return {}
 
     def weights(self) -> dict[str, list[float]]:
-        """λ of every cluster, in the order of `widths`."""
-        return {name: choice().tolist() for name, choice in self._choices.items()}
+        """λ of every cluster, chance apart, in the order of `widths`."""
+        return {name: choice.shares().tolist() for name, choice in self._choices.items()}
 
     def expected_bits(self) -> float:
-        """Parameter-weighted mean width when every cluster draws its width from λ."""
+        """Parameter-weighted mean width when every cluster draws its width from softmax(a)."""
         bits = torch.tensor(self.widths, dtype=torch.float64)
-        total = sum(
-            c.numel * float(self._choices[c.name]().detach().double().cpu() @ bits) for c in self.clusters
-        )
+        total = sum(c.numel * float(self._choices[c.name].shares() @ bits) for c in self.clusters)
         return total / sum(c.numel for c in self.clusters)
 
     def costs(self) -> CostTable:
         """-log λ, so that the 1-best has the least cost and `allocate` can trade among clusters."""
         log = {name: choice.logits.detach().double().log_softmax(0) for name, choice in self._choices.items()}
         costs = {name: dict(zip(self.widths, (-value).tolist(), strict=True)) for name, value in log.items()}
-        details = {"expected_bits": self.expected_bits(), "beta": math.exp(float(self._log_beta[0]))}
+        details = {"expected_bits": self.expected_bits(), "beta": self._price.base}
         return CostTable("search", tuple(self.clusters), costs, details)
 
     def best(self) -> dict[str, int]:
@@ -187,12 +165,6 @@ class Search:
 
     def _mean_root(self, weights: Tensor) -> Tensor:
         return weights @ torch.tensor(self.widths, dtype=weights.dtype, device=weights.device).sqrt()
-
-    def _beta(self, expected: float) -> float:
-        beta = math.exp(float(self._log_beta[0]))
-        return (
-            beta if self.target_bits is None else beta * math.exp(DAMPING * (expected / self.target_bits - 1))
-        )
 
     @torch.no_grad()
     def _take_mean_(self, model: nn.Module) -> None:

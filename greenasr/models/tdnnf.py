@@ -232,12 +232,16 @@ class Tdnnf(nn.Module):
             x, time = layer(x, time, third if i == at - 1 else 1)
         return self.prefinal(x), time
 
-    def bottlenecks(self) -> dict[str, tuple[str, str]]:
-        """Layer name -> names of its factors A (K b, D) and B (D, K b), both tap by tap."""
+    def bottlenecks(self) -> dict[str, tuple[str, str, int]]:
+        """Layer name -> names of its factors A (K b, D) and B (D, K b), both tap by tap, and b."""
         return {
-            f"layers.{i}": (f"layers.{i}.linear.weight", f"layers.{i}.affine.weight")
-            for i in range(self.config.layers)
+            f"layers.{i}": (f"layers.{i}.linear.weight", f"layers.{i}.affine.weight", b)
+            for i, b in enumerate(self.config.bottlenecks)
         }
+
+    def hidden_units(self) -> list[str]:
+        """Modules whose outputs are the hidden units, where LHUC belongs: input layer and TDNN-F layers."""
+        return ["input.norm", *(f"layers.{i}.norm" for i in range(self.config.layers))]
 
     def shrunk(self, dims: Mapping[str, int]) -> Tdnnf:
         """A new network with other bottlenecks and random weights: layer name -> dimension."""

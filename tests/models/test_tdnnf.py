@@ -132,7 +132,7 @@ def trained(model: Tdnnf, steps: int) -> list[float]:
         if step % 2 == 0:
             semi_orthogonal_step_(model)
     named = dict(model.named_parameters())
-    factors = [a for a, _ in model.bottlenecks().values()]
+    factors = [a for a, _, _ in model.bottlenecks().values()]
     matrices = [
         named[name].detach().view(len(named[name]) // 4, 4, 16).transpose(0, 1).reshape(4, -1)
         for name in factors
