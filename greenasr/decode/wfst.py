@@ -101,7 +101,9 @@ class Decoder:
         search.decode(kaldi_decoder.DecodableCtc(scores))
         complete = search.reached_final()
         found, path = search.get_best_path(use_final_probs=complete)
-        return self._hypotheses(self._unpriced(path), 1, complete)[0] if found else NOTHING
+        if not found:
+            return NOTHING
+        return self._hypothesis(kbest(self._unpriced(path), 1)[0], complete)
 
     def lattice(self, logits: Any) -> tuple[Lattice, bool]:
         """Everything within ``lattice_beam`` of the best path, unscaled; whether a sentence ended there."""
@@ -118,8 +120,13 @@ class Decoder:
 
     def nbest(self, logits: Any, n: int = 20) -> list[Hypothesis]:
         """Up to ``n`` different word sequences, best first; at least one, of no words if need be."""
+        return self.nbest_at(logits, [(self.acoustic_scale, self.word_penalty)], n)
+
+    def nbest_at(self, logits: Any, settings: Sequence[tuple[float, float]], n: int = 20) -> list[Hypothesis]:
+        """`nbest` at several (acoustic scale, word penalty), one list after the other, from one search."""
         found, complete = self.lattice(logits)
-        return self._hypotheses(found, n, complete) or [NOTHING]
+        paths = [path for setting in settings for path in kbest(found, n, *setting)]
+        return [self._hypothesis(path, complete) for path in paths] or [NOTHING]
 
     def decode_many(self, logits: Sequence[Any], jobs: int = 1) -> list[Hypothesis]:
         """`best` of every utterance, by ``jobs`` processes."""
@@ -156,10 +163,6 @@ class Decoder:
             acoustic=found.acoustic / self.acoustic_scale,
             final=found.final / np.array([1.0, self.acoustic_scale]),
         )
-
-    def _hypotheses(self, found: Lattice, n: int, complete: bool) -> list[Hypothesis]:
-        paths = kbest(found, n, self.acoustic_scale, self.word_penalty)
-        return [self._hypothesis(path, complete) for path in paths]
 
     def _hypothesis(self, path: Path, complete: bool) -> Hypothesis:
         kind = self.graph.kind[path.ilabels - 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,9 @@ from greenasr.decode.grammar_fst import grammar
 from greenasr.decode.kneser_ney import kneser_ney
 
 TEXT = ["a b", "b a", "ab", "a a b", "ba", "", "b", "ab b", "a b", "aa"]
+
+
+Saying = tuple[tuple[int, ...], tuple[str, ...]]  # the pdf of every frame, the words
 
 
 class TinyLanguage:
@@ -36,11 +39,16 @@ class TinyLanguage:
             read_arpa(self.arpa), {word: i for i, word in enumerate(self.words, 1)}, len(self.words) + 1, {}
         )
 
-    def sayings(
-        self, n_frames: int, silence_prob: float
-    ) -> dict[tuple[tuple[int, ...], tuple[str, ...]], float]:
+        self._said: dict[tuple[int, float], dict[Saying, float]] = {}
+
+    def sayings(self, n_frames: int, silence_prob: float) -> dict[Saying, float]:
         """(pdf a frame, words) -> cheapest graph cost, by trying everything of ``n_frames`` frames."""
-        costs: dict[tuple[tuple[int, ...], tuple[str, ...]], float] = {}
+        if (n_frames, silence_prob) not in self._said:
+            self._said[n_frames, silence_prob] = self._sayings(n_frames, silence_prob)
+        return self._said[n_frames, silence_prob]
+
+    def _sayings(self, n_frames: int, silence_prob: float) -> dict[Saying, float]:
+        costs: dict[Saying, float] = {}
         for n_words in range(n_frames + 1):
             for words in product(self.words, repeat=n_words):
                 price = cheapest(self.grammar, [1 + self.words.index(word) for word in words])
@@ -68,36 +76,34 @@ class TinyLanguage:
 
     def _pdfs(self, phones: Sequence[int], n_frames: int) -> Iterator[tuple[int, ...]]:
         """The pdfs of every way to spread the phones over the frames."""
-        for frames in product(range(1, n_frames + 1), repeat=len(phones)):
-            if sum(frames) == n_frames:
-                pdfs: list[int] = []
-                left = 0
-                for phone, n in zip(phones, frames, strict=True):
-                    entry, loop = self.pdf_map.table[left, phone].tolist()
-                    pdfs += [entry] + [loop] * (n - 1)
-                    left = 1 + phone
-                yield tuple(pdfs)
+        emits = [self.pdf_map.table[left + 1, p].tolist() for left, p in pairwise([-1, *phones])]
+        for cuts in combinations(range(1, n_frames), len(phones) - 1) if phones else ():
+            pdfs: list[int] = []
+            for (entry, loop), (start, end) in zip(emits, pairwise([0, *cuts, n_frames]), strict=True):
+                pdfs += [entry] + [loop] * (end - start - 1)
+            yield tuple(pdfs)
 
 
 def cheapest(fst: Fst, labels: Sequence[int]) -> float:
     """Cheapest path of an acceptor that outputs the labels, trying every arc."""
 
+    leaving = [np.flatnonzero(fst.src == state).tolist() for state in range(fst.n_states)]
+    arcs = list(zip(fst.dst.tolist(), fst.olabel.tolist(), fst.weight.tolist(), strict=True))
+
     def from_here(state: int, rest: Sequence[int]) -> float:
         found = float(fst.final[state]) if not rest else np.inf
-        for a in np.flatnonzero(fst.src == state):
-            output = int(fst.olabel[a])
+        for dst, output, weight in (arcs[a] for a in leaving[state]):
             if output == 0 or (rest and output == rest[0]):
-                more = from_here(int(fst.dst[a]), rest[1:] if output else rest)
-                found = min(found, float(fst.weight[a]) + more)
+                found = min(found, weight + from_here(dst, rest[1:] if output else rest))
         return found
 
     return from_here(fst.start, labels)
 
 
-@pytest.fixture(params=["monophone", "left biphone"])
-def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> TinyLanguage:
-    """The language with one pdf map and the other."""
-    return TinyLanguage(tmp_path, request.param == "left biphone")
+@pytest.fixture(scope="session", params=["monophone", "left biphone"])
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyLanguage:
+    """The language with one pdf map and the other, not to be changed."""
+    return TinyLanguage(tmp_path_factory.mktemp("tiny"), request.param == "left biphone")
 
 
 @pytest.fixture
