@@ -17,7 +17,7 @@ from greenasr.ops.semi_orthogonal import deviation
 
 DIMS = (1, 2, 4, 8, 12)
 RANKS = {"one": 2, "two": 8, "three": 4}
-WEIGHTS = Training(epochs=40, lr=0.03, weight_decay=0, leg=100)
+WEIGHTS = Training(epochs=60, lr=0.03, weight_decay=0, leg=100)
 CHOICES = Training(epochs=40, lr=0.1, weight_decay=0, warmup=0.0, final=0.3, leg=50)
 SHORT = (replace(WEIGHTS, epochs=10, leg=10), replace(CHOICES, epochs=8, leg=10))
 
