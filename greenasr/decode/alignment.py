@@ -108,7 +108,7 @@ def write_alignments(path: str | Path, alignments: Mapping[str, Alignment], phon
 def read_alignments(path: str | Path) -> tuple[dict[str, Alignment], tuple[str, ...]]:
     """Alignments by utterance id, and the phones, that `write_alignments` wrote."""
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as whole, np.load(whole) as file:
             arrays = {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         raise ValueError(f"{path}: not an alignment file ({error}). Align the corpus again.") from None

@@ -89,7 +89,7 @@ def save_state(path: Path, key: str, state: State) -> None:
 def read_state(path: Path, key: str) -> State:
     """What `save_state` wrote; ValueError where it is damaged or another run's."""
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as whole, np.load(whole) as file:
             arrays = {name: file[name] for name in file.files}
         note = json.loads(str(arrays["note"]))
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
