@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from torch import Tensor
 from greenasr.data.features import Feats
 from greenasr.data.files import atomic
 from greenasr.data.ubm import Ubm
+
+if TYPE_CHECKING:
+    from greenasr.data.feature_store import FeatureStore
 
 FORMAT = "greenasr ivectors 1"
 ROWS = 128  # utterances whose (D, D) posteriors are held at once
@@ -165,6 +168,25 @@ class IVectorExtractor:
         ubm = Ubm(tensor["weights"], tensor["ubm_means"], tensor["ubm_covs"])
         settings = IVectorSettings(**head["settings"])
         return cls(settings, ubm, tensor["means"], tensor["covs"], tensor["loadings"])
+
+
+def vectors_of(
+    extractor: IVectorExtractor, store: FeatureStore, by: Literal["utterance", "speaker"] = "utterance"
+) -> dict[str, NDArray[np.float32]]:
+    """An i-vector (D,) for every utterance of a store, by id: its own, or that of all its speaker said.
+
+    Vectors by utterance vary more and so make better training data; by speaker they are steadier.
+    """
+    if by == "utterance":
+        return {utt_id: extractor(store.raw(utt_id)) for utt_id in store.ids}
+    if by != "speaker":
+        raise ValueError(f"i-vectors by '{by}': expected 'utterance' or 'speaker'.")
+    heard: dict[str, Stats] = {}
+    for utt_id, name in zip(store.ids, store.speakers, strict=True):
+        found, before = extractor.stats(store.raw(utt_id)), heard.get(name)
+        heard[name] = Stats(before.counts + found.counts, before.sums + found.sums) if before else found
+    vectors = {name: extractor.extract(stats)[0] for name, stats in heard.items()}
+    return {utt_id: vectors[name] for utt_id, name in zip(store.ids, store.speakers, strict=True)}
 
 
 def save_vectors(path: str | Path, vectors: Mapping[str, NDArray[np.float32]]) -> None:

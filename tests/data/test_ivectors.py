@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from greenasr.data.feature_store import FeatureStore
+from greenasr.data.features import Features
 from greenasr.data.ivector_training import em_step, gather, train_ivectors
-from greenasr.data.ivectors import IVectorExtractor, IVectorSettings, load_vectors, save_vectors
+from greenasr.data.ivectors import IVectorExtractor, IVectorSettings, load_vectors, save_vectors, vectors_of
 from greenasr.data.ubm import Ubm
 
 C, F, D = 3, 4, 2
@@ -131,6 +133,31 @@ def test_speakers_are_sums_of_their_utterances() -> None:
     speakers = of.extract(stats.grouped([0, 1, 0]))
     np.testing.assert_allclose(speakers[0], of(torch.cat([one, two])), rtol=1e-5)
     np.testing.assert_allclose(speakers[1], of(other), rtol=1e-5)
+
+
+def test_vectors_of_a_store_are_by_utterance_or_of_all_that_its_speaker_said(tmp_path: Path) -> None:
+    of = model(apart=2.0)
+    said = [utterance(of, torch.randn(D).double(), frames)[0].float().numpy() for frames in (7, 11, 5)]
+    frames = np.array([len(feats) for feats in said])
+    means = np.stack([feats.mean(0) for feats in said])
+    store = FeatureStore(
+        tmp_path,
+        Features(),
+        ("a", "b", "c"),
+        ("ann", "bob", "ann"),
+        ("", "", ""),
+        frames,
+        np.concatenate(said),
+        means,
+    )
+    alone, shared = vectors_of(of, store), vectors_of(of, store, "speaker")
+    assert list(alone) == list(shared) == ["a", "b", "c"]
+    np.testing.assert_array_equal(alone["b"], of(said[1]))
+    np.testing.assert_allclose(shared["a"], of(np.concatenate([said[0], said[2]])), rtol=1e-4)
+    np.testing.assert_array_equal(shared["a"], shared["c"])
+    np.testing.assert_array_equal(shared["b"], alone["b"])
+    with pytest.raises(ValueError, match="i-vectors by 'word': expected 'utterance' or 'speaker'"):
+        vectors_of(of, store, "word")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("frames", [1, 2, 10, 11, 20, 21, 34])
