@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
-from greenasr import report
 from greenasr.cli.progress import bars, out
-from greenasr.pipeline import lm
+from greenasr.pipeline import green, lm
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
+from greenasr.pipeline.green import Place as HybridPlace
+from greenasr.pipeline.hybrid_recipe import is_hybrid, load_hybrid
 from greenasr.pipeline.recipe import load_recipe
+from greenasr.report import hybrid as hybrid_report
+from greenasr.report import language_models as report
 
 
 def table(
@@ -37,6 +40,8 @@ def table(
     Example: greenasr table recipes/penn_treebank/small.toml --data ptb --out runs/ptb_small --jobs 2
     """
     lm.check_device(device)
+    if is_hybrid(recipe):
+        return hybrid_table(recipe, data, out_dir, only, jobs, device, as_json)
     made = load_recipe(recipe)
     run = out_dir or Path("runs") / f"{recipe.parent.name}_{recipe.stem}"
     place = tables.Place(made, run, data, nbest, device)
@@ -57,3 +62,24 @@ def table(
     else:
         out.print((run / "table.md").read_text(), markup=False, highlight=False, soft_wrap=True)
         out.print(f"table.md, table.json and plots are in {run}", highlight=False)
+
+
+def hybrid_table(
+    recipe: Path, data: Path | None, out_dir: Path | None, only: str, jobs: int, device: str, as_json: bool
+) -> None:
+    """GREEN's tables: a recipe of kind "hybrid"."""
+    made = load_hybrid(recipe)
+    run = out_dir or Path("runs") / f"{recipe.parent.name}_{recipe.stem}"
+    place = HybridPlace(made, run, data, device, jobs)
+    stages = green.stages(place)
+    chosen = running.needed(stages, only.split(",")) if only else stages
+    with running.claimed(run, made.to_json()), bars() as tell:
+        results = running.run_stages(chosen, run, tell, jobs)
+        results = {**running.finished(stages, run), **results}
+        value = green.table(place, results)
+        hybrid_report.write(value, run)
+    if as_json:
+        print(json.dumps(value))
+    else:
+        out.print((run / "table.md").read_text(), markup=False, highlight=False, soft_wrap=True)
+        out.print(f"table.md and table.json are in {run}", highlight=False)

@@ -2,7 +2,7 @@
 
     corpus ─▶ features ─▶ alignment ─▶ pdf map ─▶ LF-MMI training ─▶ packed file ─▶ n-best lists ─▶ errors
 
-Every part of the data (all training speakers, or all but one fold) has its own alignment, n-gram and networks.
+Every part of the data (all training speakers, or all but one fold) has its own alignment, n-gram, networks.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from greenasr.compress.fit import OnStep, Training, fit_
 from greenasr.compress.none import NoCompression
@@ -129,7 +127,9 @@ def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
         raise ValueError(f"'{place.recipe.title}' is made from {corpus.source}: give its folder with --data.")
     found = read_corpus(place.data / corpus.source, corpus.kind or None, progress=_noted(tell, "headers"))
     if corpus.train not in found:
-        raise ValueError(f"{place.data / corpus.source}: no split '{corpus.train}', found {', '.join(found)}.")
+        raise ValueError(
+            f"{place.data / corpus.source}: no split '{corpus.train}', found {', '.join(found)}."
+        )
     for split, cuts in found.items():
         save_cuts(folder / f"{split}.cuts.jsonl.gz", cuts)
     counts = Counter(word for cut in found[corpus.train] for word in words(cut))
@@ -141,8 +141,8 @@ def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
     elif missing:
         word, near = missing[0]
         raise ValueError(
-            f"{place.data / corpus.lexicon}: {len(missing)} words of the training text have no pronunciation, the "
-            f"first is '{word}' (near '{near}'): add them, or set grapheme = true to spell them."
+            f"{place.data / corpus.lexicon}: {len(missing)} words of the training text lack a pronunciation, "
+            f"the first is '{word}' (near '{near}'): add them, or set grapheme = true to spell them."
         )
     write_json(folder / "lexicon.json", lexicon.to_json())
     write_json(folder / "splits.json", list(found))
@@ -207,7 +207,7 @@ def make_ngram(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, A
 
 
 def decoding_graph(place: Place, part: str, folder: Path | None = None) -> DecodingGraph:
-    """HCLG of a part, kept in its n-gram's folder; words that the text lacks share the unknown word's mass."""
+    """HCLG of a part, kept in its n-gram's folder; words that its text lacks share the mass of <unk>."""
     folder = folder or place.run / part / "ngram"
     pdf_map = PdfMap.from_json(read_json(place.run / part / "align" / "pdf_map.json"))
     return cached_graph(folder / "graph", place.lexicon, pdf_map, folder / "lm.arpa.gz", unk="<unk>")
@@ -221,16 +221,17 @@ def make_task(place: Place, part: str, held_out: float = 0.0) -> tuple[Chain, Un
     ids = [utt_id for utt_id in place.training_ids(part) if original(utt_id)[0] in alignments]
     prons = {}
     for utt_id in ids:
-        plain = original(utt_id)[0]
-        if plain not in prons:
+        if original(utt_id)[0] not in prons:
             text = store.texts[store.place[utt_id]].split()
-            prons[plain] = [place.lexicon.prons[word] for word in text]
+            prons[original(utt_id)[0]] = [place.lexicon.prons[word] for word in text]
     chain = recipe.chain
-    phone_lm = estimate(list(prons.values()), place.lexicon, order=chain.phone_order)
+    phone_lm = estimate(list(prons.values()), place.lexicon.phones, order=chain.phone_order)
     numerators: dict[str, Graph] = {
         utt_id: numerator_graph(each, phone_lm, pdf_map) for utt_id, each in prons.items()
     }
-    targets = {utt_id: frame_targets(alignments[o], pdf_map, s) for utt_id in ids for o, s in [original(utt_id)]}
+    targets = {
+        utt_id: frame_targets(alignments[o], pdf_map, s) for utt_id in ids for o, s in [original(utt_id)]
+    }
     split = {"train": ids}
     if held_out:
         names = sorted(prons)

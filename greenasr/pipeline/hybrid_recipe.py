@@ -1,8 +1,8 @@
 """A recipe of hybrid recognisers: everything that GREEN's tables depend on, read from one TOML file.
 
-    [corpus] speech and lexicon   [features] what networks see   [align] flat start and tied states
-    [model] TDNN-F   [chain] LF-MMI   [train] the float model   [search] bottlenecks   [compress] as for LMs
-    [decode] graph and search   [lm] rescoring   [lhuc] adaptation   [[row]] a line of the table
+[corpus] speech and lexicon   [features] what networks see   [align] flat start and tied states
+[model] TDNN-F   [chain] LF-MMI   [train] the float model   [search] bottlenecks   [compress] as for LMs
+[decode] graph and search   [lm] rescoring   [lhuc] adaptation   [[row]] a line of the table
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ class ChainSettings:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Bottleneck search: candidates, passes over the speech for weights, passes for choices, the penalty."""
+    """Bottleneck search: candidates, passes over the speech for weights, passes for choices, the penalty.
+
+    ``target`` is a share of the manual network's parameters that η is steered to, 0 for a fixed η.
+    """
 
     dims: tuple[int, ...] = (25, 50, 80, 100, 120, 160, 200, 240)
     method: str = "pipegumbel"
@@ -96,6 +99,7 @@ class SearchSettings:
     choice_epochs: float = 20
     choice_lr: float = 0.05
     eta: float = 0.1
+    target: float = 0.0
     held_out: float = 0.05
 
 
@@ -167,7 +171,7 @@ def is_hybrid(path: str | Path) -> bool:
 
 
 def load_hybrid(path: str | Path) -> HybridRecipe:
-    """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or of the wrong kind."""
+    """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or odd."""
     value = read_toml(path)
     value.pop("kind", None)
     try:

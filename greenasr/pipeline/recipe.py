@@ -73,7 +73,7 @@ class Windows:
 class Compress:
     """What every compressed row shares; ``bands`` and ``by`` shape the clusters of mixed plans.
 
-    ``dropout`` is another than the float model's.
+    ``dropout`` is another than the float model's; ``cost_frames`` how much speech a batch of costs holds.
     ``teach`` is the share of the training targets that the full-precision model's softmax makes up.
     """
 
@@ -88,6 +88,7 @@ class Compress:
     teach: float = 0.0
     weight_decay: float = 0.0
     cost_batches: int = 8
+    cost_frames: int = 1500
     cost_tolerance: float = 0.05
     max_probes: int = 256
     search_epochs: float = 0.3

@@ -75,9 +75,10 @@ class Chain:
     def batches(self, split: str, seed: int = 0) -> Iterator[SpeechBatch]:
         """One pass over a split, order and masks by ``seed``; only "train" is masked."""
         augment = self.augment if split == "train" else None
+        ids, vectors = self.ids.get(split), self.ivectors
         return speech_batches(
-            self._store(split), self.frames, seed, ids=self.ids.get(split), ivectors=self.ivectors, augment=augment
-        )  # fmt: skip
+            self._store(split), self.frames, seed, ids=ids, ivectors=vectors, augment=augment
+        )
 
     def n_batches(self, split: str) -> int:
         """How many batches a pass has, to within a few."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from greenasr import report
 from greenasr.data.files import read_json
+from greenasr.report import language_models as report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

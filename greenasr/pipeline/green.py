@@ -1,0 +1,321 @@
+"""GREEN's tables: the stages of every row, seed and part of a hybrid recipe, and what they add up to.
+
+    corpus ─▶ features ─▶ <part>/align ─▶ <part>/ngram ─┬▶ <part>/<seed>/float
+                                                        └▶ …/search ─▶ …/compact ─┬▶ …/costs-hessian, -kl
+                                                                                  └▶ …/<compressed rows>
+
+A row's figures are pooled over the parts (each speaker is tested once, by models that never heard it) and
+averaged over seeds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from greenasr.compress.allocate import allocate
+from greenasr.compress.bottleneck import BottleneckSearch, Part, pipe_gumbel_, shrink
+from greenasr.compress.clusters import make_clusters
+from greenasr.compress.compressors import COMPRESSORS
+from greenasr.compress.fit import Training, fit_
+from greenasr.compress.hessian import hessian_costs
+from greenasr.compress.kl import kl_costs
+from greenasr.compress.upkeep import Upkeep
+from greenasr.data.files import read_json, write_json
+from greenasr.decode.nbest import read_nbest
+from greenasr.models.tdnnf import Tdnnf, TdnnfConfig, semi_orthogonal_step_
+from greenasr.pipeline import hybrid
+from greenasr.pipeline.acoustic_models import load_acoustic
+from greenasr.pipeline.hybrid import ALL, Place, Tell
+from greenasr.pipeline.hybrid_recipe import HybridRow
+from greenasr.pipeline.plans import read_costs
+from greenasr.pipeline.recipe import METHODS, PLANNED
+from greenasr.pipeline.run import Stage
+from greenasr.roles import BitMap, Cluster
+from greenasr.score.errors import Errors, bootstrap_ci95, paired_ci95, read_errors, wer
+from greenasr.score.significance import mapsswe
+
+Runs = Mapping[tuple[str, int], Mapping[str, Any]]  # (part, seed) -> a row's result
+XENT = ("xent", "output_xent")  # only training needs it, so it is no cluster and not in the packed file
+
+
+def stages(place: Place) -> list[Stage]:
+    """Everything that the recipe's tables need, as stages."""
+    recipe = place.recipe
+    made = [
+        Stage("corpus", (), partial(hybrid.make_corpus, place)),
+        Stage("features", ("corpus",), partial(hybrid.make_features, place)),
+    ]
+    for part in place.parts:
+        align, ngram = f"{part}/align", f"{part}/ngram"
+        made.append(Stage(align, ("features",), partial(hybrid.align, place, part)))
+        made.append(Stage(ngram, (align,), partial(hybrid.make_ngram, place, part)))
+        for seed in recipe.corpus.seeds:
+            made += _of_seed(place, part, seed, (align, ngram))
+    return made
+
+
+def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[Stage]:
+    rows, home = place.recipe.rows, f"{part}/seed{seed}"
+    made: list[Stage] = []
+    if any(row.name == "compact" for row in rows):
+        made.append(Stage(f"{home}/search", base, partial(_search, place, part, seed)))
+    for row in rows:
+        needs = base
+        if row.name == "compact":
+            needs = (f"{home}/search",)
+        elif row.method != "float":
+            needs = (f"{home}/{start_of(place, row)}",)
+            if row.method in PLANNED:
+                costs = f"{home}/costs-{row.method}"
+                if costs not in {stage.name for stage in made}:
+                    made.append(Stage(costs, needs, partial(_costs, place, part, seed, row)))
+                needs = (*needs, costs)
+        made.append(Stage(f"{home}/{row.name}", needs, partial(_row, place, part, seed, row)))
+    return made
+
+
+def start_of(place: Place, row: HybridRow) -> str:
+    """The full-precision row that a compressed one begins from."""
+    if row.start != "float" or row.network == "manual":
+        return row.start
+    return "compact" if any(r.name == "compact" for r in place.recipe.rows) else "float"
+
+
+def network(place: Place, units: Any, seed: int, **changes: Any) -> Tdnnf:
+    """A new network of the recipe's shape."""
+    torch.manual_seed(seed)
+    shape = {
+        "feat_dim": units.features.dim,
+        "n_pdfs": units.pdf_map.n_pdfs,
+        "xent": place.recipe.chain.xent > 0,
+    }
+    return Tdnnf(TdnnfConfig(**{**shape, **place.recipe.model, **changes}))
+
+
+def clusters_of(place: Place, model: nn.Module) -> tuple[Cluster, ...]:
+    """What gets a width: by layer as GREEN's plans, or as the recipe says."""
+    there = {name for name, _ in model.named_modules()}
+    return make_clusters(model, place.recipe.compress.by, skip=[name for name in XENT if name in there])
+
+
+def _search(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
+    recipe, settings = place.recipe, place.recipe.search
+    task, units, _ = hybrid.make_task(place, part, settings.held_out)
+    model = network(place, units, seed, bottleneck=max(settings.dims)).to(place.device)
+    params = sum(p.numel() for p in network(place, units, seed).parameters())
+    first = replace(recipe.train, epochs=settings.epochs, seed=seed)
+    second = Training(
+        settings.choice_epochs, settings.choice_lr, warmup=0, weight_decay=0, leg=100, seed=seed
+    )
+    target = settings.target * params if settings.target else None
+
+    def keep(compressor: Any) -> Any:
+        return Upkeep(compressor, semi_orthogonal_step_)
+
+    if settings.method == "pipegumbel":
+        found = pipe_gumbel_(
+            model, model.bottlenecks(), settings.dims, task, Part(task, "dev"), (first, second),
+            eta=settings.eta, target_params=target, wrap=keep, run=folder, on_step=_teller(tell),
+        )  # fmt: skip
+    else:
+        weighting = "gumbel" if settings.method == "gumbel" else "softmax"
+        found = BottleneckSearch(
+            model.bottlenecks(), settings.dims, weighting, eta=settings.eta, target_params=target
+        )
+        fit_(model, task, keep(found), first, run=folder, on_step=_teller(tell))
+    small = shrink(model, found.best(), inherit=False)
+    write_json(folder / "dims.json", found.best())
+    return {
+        "method": settings.method,
+        "bottlenecks": found.best(),
+        "shares": found.weights(),
+        "parameters": sum(p.numel() for p in small.parameters()),
+        "parameters_before": params,
+    }
+
+
+def _row(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell: Tell) -> dict[str, Any]:
+    recipe, compress = place.recipe, place.recipe.compress
+    task, units, _ = hybrid.make_task(place, part)
+    home = folder.parent
+    compressor = None
+    if row.method == "float":
+        training = replace(recipe.train, seed=seed, epochs=row.epochs or recipe.train.epochs)
+        dims = read_json(home / "search" / "dims.json") if row.name == "compact" else {}
+        model = network(place, units, seed)
+        if dims:
+            torch.manual_seed(seed)
+            model = model.shrunk(dims)
+    else:
+        model = load_acoustic(home / start_of(place, row) / "train.packed").model
+        clusters = clusters_of(place, model)
+        bit_map = bit_map_of(place, home, row, clusters)
+        method = row.fit if row.method in PLANNED else row.method
+        compressor = COMPRESSORS[method](bit_map)
+        epochs = 0 if method == "none" else (compress.epochs if row.epochs is None else row.epochs)
+        training = replace(
+            recipe.train,
+            epochs=epochs,
+            lr=row.lr or compress.lr,
+            weight_decay=compress.weight_decay,
+            seed=seed,
+        )
+    path = hybrid.train(place, folder, task, units, model, training, compressor, _teller(tell))
+    found = hybrid.decode(place, part, path, folder, tell)
+    log = (folder / "log.jsonl").read_text().splitlines()
+    return {**found, "seconds_train": json.loads(log[-1])["seconds"] if log else 0.0}
+
+
+def bit_map_of(place: Place, home: Path, row: HybridRow, clusters: tuple[Cluster, ...]) -> BitMap:
+    """A compressed row's plan: one width, or the one that its costs lead to."""
+    compress = place.recipe.compress
+    step = row.step or compress.step
+    if row.method in PLANNED:
+        costs = read_costs(home / f"costs-{row.method}" / "costs.json")
+        return allocate(costs, average_bits=row.bits, pinned=compress.pin, step=step)
+    return BitMap.uniform(clusters, int(row.bits), step)
+
+
+def _costs(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell: Tell) -> dict[str, Any]:
+    compress = place.recipe.compress
+    task, _, _ = hybrid.make_task(place, part)
+    model = load_acoustic(folder.parent / start_of(place, row) / "train.packed").model
+    clusters = clusters_of(place, model)
+    small = replace(task, frames=compress.cost_frames, augment=None)
+    batches = list(islice(small.batches("train", seed=seed + 1), compress.cost_batches))
+    if row.method == "kl":
+        costs = kl_costs(
+            model, small, batches, clusters, compress.widths, step=compress.step,
+            progress=lambda n: tell(n, len(batches), "batches"),
+        )  # fmt: skip
+    else:
+        costs = hessian_costs(
+            model, small, batches, clusters, compress.widths, generator=torch.Generator().manual_seed(seed),
+            step=compress.step, tolerance=compress.cost_tolerance, max_probes=compress.max_probes,
+            progress=lambda n, error: tell(n, compress.max_probes, f"standard error {100 * error:.1f} %"),
+        )  # fmt: skip
+    write_json(folder / "costs.json", costs.to_json())
+    return {"method": row.method, "details": dict(costs.details)}
+
+
+def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The finished rows as one JSON value: WER of each set and pooled, sizes, ratios, marks."""
+    recipe = place.recipe
+    rows = []
+    for row in recipe.rows:
+        runs = {
+            (part, seed): results[f"{part}/seed{seed}/{row.name}"]
+            for part in place.parts
+            for seed in recipe.corpus.seeds
+            if f"{part}/seed{seed}/{row.name}" in results
+        }
+        if runs:
+            rows.append(_figures(place, row, runs, results))
+    return {
+        "title": recipe.title,
+        "rows": rows,
+        "parts": list(place.parts),
+        "seeds": list(recipe.corpus.seeds),
+    }
+
+
+def _figures(place: Place, row: HybridRow, runs: Runs, results: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the table."""
+    some = next(iter(runs.values()))
+    base = [results.get(f"{part}/seed{seed}/float") for part, seed in runs]
+    ratios = [b["bytes"] / r["bytes"] for b, r in zip(base, runs.values(), strict=True) if b]
+    speeds = [each for result in runs.values() for each in result["sets"].values()]
+    sets: dict[str, list[float]] = {}
+    for (part, _), result in runs.items():
+        if part == ALL:
+            for name, each in result["sets"].items():
+                sets.setdefault(name, []).append(each["wer"])
+    pooled = {seed: pooled_errors(place, row.name, seed, runs) for seed in {seed for _, seed in runs}}
+    mean = [wer(found) for found in pooled.values()]
+    marks = {}
+    for reference in ("float", "compact"):
+        if reference != row.name and any(r.name == reference for r in place.recipe.rows):
+            marks[reference] = compare(place, reference, row.name, runs, results)
+    return {
+        "name": row.name,
+        "method": METHODS[row.method]
+        if row.name != "compact"
+        else f"{place.recipe.search.method} bottlenecks",
+        "fit": row.fit if row.method in PLANNED else None,
+        "bits": some["bits"],
+        "runs": len(runs),
+        "wer": {name: [float(np.mean(w)), float(np.std(w)), len(w)] for name, w in sets.items()},
+        "pooled": [float(np.mean(mean)), float(np.std(mean)), len(mean)],
+        "ci95": list(bootstrap_ci95(next(iter(pooled.values())))),
+        "words": sum(e.n_ref for e in next(iter(pooled.values()))),
+        "against": marks,
+        "parameters": float(np.mean([r["parameters"] for r in runs.values()])),
+        "bytes": float(np.mean([r["bytes"] for r in runs.values()])),
+        "ratio": float(np.mean(ratios)) if ratios else None,
+        **{key: float(np.mean([s[key] for s in speeds])) for key in ("rtf_network", "rtf_search")},
+        "plan": some["plan"],
+        "bottlenecks": some["bottlenecks"],
+        "seconds_train": float(np.mean([r["seconds_train"] for r in runs.values()])),
+        "paper": dict(row.paper) or None,
+    }
+
+
+def pooled_errors(place: Place, name: str, seed: int, runs: Runs) -> list[Errors]:
+    """Errors of all test sets of all parts of one seed."""
+    found: list[Errors] = []
+    for part, other in runs:
+        if other == seed:
+            for test in runs[part, other]["sets"]:
+                found += read_errors(place.run / part / f"seed{seed}" / name / f"{test}.errors.jsonl")
+    return found
+
+
+def compare(place: Place, a: str, b: str, runs: Runs, results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Row b against row a on the same runs: MAPSSWE of each seed, the pooled difference and its interval."""
+    both = {key: run for key, run in runs.items() if f"{key[0]}/seed{key[1]}/{a}" in results}
+    if not both:
+        return None
+    seeds = sorted({seed for _, seed in both})
+    tests = {}
+    for seed in seeds:
+        refs, hyps_a, hyps_b = [], [], []
+        for (part, other), result in both.items():
+            if other != seed:
+                continue
+            for test in result["sets"]:
+                home = place.run / part / f"seed{seed}"
+                lists = [read_nbest(home / name / f"{test}.nbest.jsonl") for name in (a, b)]
+                for one, two in zip(*lists, strict=True):
+                    refs.append((one.ref or "").split())
+                    hyps_a.append(one.hyps[0].split())
+                    hyps_b.append(two.hyps[0].split())
+        found = mapsswe(refs, hyps_a, hyps_b)
+        tests[seed] = {
+            "p": found.p,
+            "better": found.better,
+            "changed": sum(x != y for x, y in zip(hyps_a, hyps_b, strict=True)),
+        }
+    first, second = ([e for seed in seeds for e in pooled_errors(place, name, seed, both)] for name in (a, b))
+    low, high = paired_ci95(first, second)
+    better = [test["better"] for test in tests.values()]
+    mark = "*" if better.count("a") > len(better) / 2 else "†" if better.count("b") > len(better) / 2 else ""
+    return {
+        "difference": wer(second) - wer(first),
+        "ci95": [low, high],
+        "seeds": {str(seed): test for seed, test in tests.items()},
+        "mark": mark,
+    }
+
+
+def _teller(tell: Tell) -> Any:
+    return lambda step, total, loss: tell(step, total, f"loss {loss:.4f}")

@@ -1,0 +1,1 @@
+"""What a person sees of a finished run: tables, plots, pages."""
