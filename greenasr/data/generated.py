@@ -218,6 +218,8 @@ def _make_split(
     out: Path, split: _Split, pool: ThreadPoolExecutor, idle: queue.SimpleQueue[Synthesiser], tell: Tell
 ) -> None:
     """All speakers of a split, side by side; its manifest comes last."""
+    for left in (out / "audio" / split.name).glob(".*.wav"):  # by a run that was killed
+        left.unlink()
     used, seconds, utterances = split.share()
 
     def with_engine(work: Callable[[Synthesiser, Speaker], Any], speaker: Speaker) -> Any:

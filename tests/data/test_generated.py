@@ -147,6 +147,7 @@ def test_a_finished_split_is_not_made_again_and_an_unfinished_one_is(corpus: Pat
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*.wav")}
     made = contents(corpus)
     (corpus / "dev.cuts.jsonl.gz").unlink()
+    (corpus / "audio" / "dev" / ".dev00.killed.wav").write_bytes(b"RIFF")
     told: list[tuple[int, int, str]] = []
     generate_speech(corpus, jobs=1, tell=lambda *news: told.append(news), **TINY)
     assert {split for _, _, split in told} == {"dev"}
