@@ -12,7 +12,7 @@ from greenasr.cli.progress import bars, out
 from greenasr.pipeline import green, lm
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
-from greenasr.pipeline.green import Place as HybridPlace
+from greenasr.pipeline.hybrid import Place as HybridPlace
 from greenasr.pipeline.hybrid_recipe import is_hybrid, load_hybrid
 from greenasr.pipeline.recipe import load_recipe
 from greenasr.report import hybrid as hybrid_report
