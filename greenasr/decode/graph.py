@@ -1,13 +1,13 @@
 """HCLG: everything that may be said, as one transducer from the network's outputs to words.
 
-    H∘C∘min(det(L∘G))        G words (`grammar_fst`), L their phones (`lexicon_fst`), C and H the pdf map
+    H∘min(C∘det(L∘G))        G words (`grammar_fst`), L their phones (`lexicon_fst`), C and H the pdf map
 
 C gives every phone after every left phone its entry and loop pdf; left contexts that no phone tells apart are
 one state, so that a monophone map costs nothing.  Since C maps phones back uniquely, C∘LG stays deterministic
-and needs no second determinization.  H comes last, on arrays: an arc emits the entry pdf and ends in a state
-that loops on the loop pdf; a state that different loops reach gets one looping copy each.  Mohri, Pereira and
-Riley 2008, §5; the order of Kaldi's mkgraph.sh.  The topology's transition probabilities (one half each, one
-factor a frame) are the same for all paths and left out.
+and needs no second determinization (nor, measured, a minimization before).  H comes last, on arrays: an arc
+emits the entry pdf and ends in a state that loops on the loop pdf; a state that different loops reach gets
+one looping copy each.  Mohri, Pereira and Riley 2008, §5; the order of Kaldi's mkgraph.sh.  The topology's
+transition probabilities (one half each, one factor a frame) are the same for all paths and left out.
 
 An input label is 1 + an index into ``pdf`` and ``kind``: the same pdf at a word's beginning, inside a word
 and in the optional silence has three labels, so that an alignment tells where words begin.
@@ -197,7 +197,7 @@ def _phone_ids(lexicon: Lexicon, pdf_map: PdfMap) -> dict[str, int]:
 
 
 def _determinized(l_fst: Fst, g: Fst, where: str) -> Fst:
-    """min(det(L∘G)): at most one arc a label and state, the words' weights as early as that allows."""
+    """det(L∘G): at most one arc a label and state, the words' weights as early as that allows."""
     left = to_kaldi_vector(l_fst)
     kaldifst.arcsort(left, "olabel")
     lg = kaldifst.StdVectorFst(kaldifst.compose(left, to_kaldi(g)))
@@ -207,7 +207,6 @@ def _determinized(l_fst: Fst, g: Fst, where: str) -> Fst:
             "</s>, and words of the lexicon after <s>."
         )
     kaldifst.determinize_star(lg, use_log=True)
-    kaldifst.minimize_encoded(lg)
     return from_kaldi(lg)
 
 
@@ -269,9 +268,9 @@ def with_loops(fst: Fst, triples: Ints) -> tuple[Fst, Ints, Ints]:
     """
     emits = fst.ilabel > 0
     kind, entry, loop = triples[fst.ilabel[emits] - 1][:, [0, 2, 3]].T
-    arrivals, which = np.unique(np.column_stack([fst.dst[emits], loop]), axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    state, loop_pdf = arrivals.T
+    n_pdfs = 1 + int(triples[:, 2:].max())
+    arrivals, which = np.unique(fst.dst[emits] * n_pdfs + loop, return_inverse=True)
+    state, loop_pdf = np.divmod(arrivals, n_pdfs)
     ways = np.bincount(state, minlength=fst.n_states)
     ways += np.bincount(fst.dst[~emits], minlength=fst.n_states)
     ways[fst.start] += 1
@@ -283,14 +282,14 @@ def with_loops(fst: Fst, triples: Ints) -> tuple[Fst, Ints, Ints]:
     codes = np.concatenate([3 * entry + kind, 3 * loop_pdf + INSIDE])
     used, code = np.unique(codes, return_inverse=True)
     ilabel = np.zeros(fst.n_arcs, np.int64)
-    ilabel[emits] = 1 + code.reshape(-1)[: len(entry)]
+    ilabel[emits] = 1 + code[: len(entry)]
     zeros = np.zeros(len(looping) + n_new, np.int64)
     whole = Fst.of(
         fst.start,
         np.concatenate([fst.final, np.full(n_new, np.inf)]),
         np.concatenate([fst.src, looping, looping[~own]]),
         np.concatenate([dst, looping, state[~own]]),
-        np.concatenate([ilabel, 1 + code.reshape(-1)[len(entry) :], zeros[:n_new]]),
+        np.concatenate([ilabel, 1 + code[len(entry) :], zeros[:n_new]]),
         np.concatenate([fst.olabel, zeros]),
         np.concatenate([fst.weight, zeros]),
     )

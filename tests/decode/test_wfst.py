@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from greenasr.data.lexicon import Lexicon
 from greenasr.decode import rescore
 from greenasr.decode.arpa import read_arpa
 from greenasr.decode.graph import DecodingGraph, build_graph
@@ -128,10 +129,13 @@ def test_no_frames_are_no_words_and_too_few_frames_are_no_sentence(biphones) -> 
     decoder = Decoder(graph_of(biphones))
     nothing = np.zeros((0, biphones.pdf_map.n_pdfs), np.float32)
     assert decoder.best(nothing) == decoder.nbest(nothing)[0] == Hypothesis((), 0.0, 0.0, (), complete=False)
-    # Nothing but a word's first phone is likely: the sentence breaks off, and what was found is marked.
-    logits = posterior(biphones, [("X", 1), ("Y", 1)], peak=500.0)[:1]
-    short = decoder.best(logits)
-    assert short.complete and short.words == ("a",)
+    long_words = Lexicon({"b": (("Y", "X"),)})
+    decoder = Decoder(build_graph(long_words, biphones.pdf_map, biphones.arpa, silence_prob=0))
+    logits = posterior(biphones, [("Y", 1), ("X", 2)])
+    assert decoder.best(logits).words == ("b",) and decoder.best(logits).complete
+    for hyp in (decoder.best(logits[:1]), decoder.nbest(logits[:1])[0]):
+        assert not hyp.complete and len(hyp.word_times) == len(hyp.words) <= 1
+        assert math.isfinite(hyp.cost())
 
 
 def test_a_decoder_that_was_sent_elsewhere_finds_the_same(biphones) -> None:
