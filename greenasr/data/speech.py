@@ -165,7 +165,7 @@ class Synthesiser:
         if n < 1:
             raise ValueError(f"espeak said nothing for '{text}': is the package espeakng_loader whole?")
         pcm = np.frombuffer(self._read(2 * n), np.int16)
-        return resample(pcm.astype(np.float32) / 32768, self._rate, RATE)
+        return resample(pcm.astype(np.float32) * np.float32(2**-15), self._rate, RATE)
 
     def _int32(self) -> int:
         return int.from_bytes(self._read(espeak.COUNT), sys.byteorder, signed=True)
