@@ -33,7 +33,7 @@ from greenasr.compress.upkeep import Upkeep
 from greenasr.data.files import read_json, write_json
 from greenasr.decode.nbest import read_nbest
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig, semi_orthogonal_step_
-from greenasr.pipeline import hybrid
+from greenasr.pipeline import adaptation, hybrid
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.hybrid import ALL, Place, Tell
 from greenasr.pipeline.hybrid_recipe import HybridRow
@@ -67,6 +67,11 @@ def stages(place: Place) -> list[Stage]:
 def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[Stage]:
     rows, home = place.recipe.rows, f"{part}/seed{seed}"
     made: list[Stage] = []
+    tune: tuple[str, ...] = ()
+    if place.recipe.decode.tune:
+        other, _ = tuned_on(place, part)
+        tune = (f"{home}/tune",)
+        made.append(Stage(tune[0], (f"{other}/seed{seed}/float",), partial(_tune, place, part, seed)))
     if any(row.name == "compact" for row in rows):
         made.append(Stage(f"{home}/search", base, partial(_search, place, part, seed)))
     for row in rows:
@@ -81,7 +86,22 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
                     made.append(Stage(costs, needs, partial(_costs, place, part, seed, row)))
                 needs = (*needs, costs)
         made.append(Stage(f"{home}/{row.name}", needs, partial(_row, place, part, seed, row)))
+        words = (f"{home}/{row.name}", *tune)
+        made.append(Stage(f"{home}/{row.name}/words", words, partial(_words, place, part, seed)))
+        if row.name in place.recipe.lhuc.rows:
+            made.append(
+                Stage(f"{home}/{row.name}/lhuc", (words[0] + "/words",), partial(_lhuc, place, part, seed))
+            )
     return made
+
+
+def tuned_on(place: Place, part: str) -> tuple[str, str]:
+    """The part and set on which a part's search is tuned: the split dev, or another part's fold."""
+    if place.recipe.corpus.folds:
+        k = 0 if part == ALL else int(part.removeprefix("fold")) + 1
+        other = f"fold{k % place.recipe.corpus.folds}"
+        return other, other
+    return ALL, place.recipe.corpus.dev
 
 
 def start_of(place: Place, row: HybridRow) -> str:
@@ -110,7 +130,7 @@ def clusters_of(place: Place, model: nn.Module) -> tuple[Cluster, ...]:
 
 def _search(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
     recipe, settings = place.recipe, place.recipe.search
-    task, units, _ = hybrid.make_task(place, part, settings.held_out)
+    task, units = hybrid.make_task(place, part, settings.held_out)
     model = network(place, units, seed, bottleneck=max(settings.dims)).to(place.device)
     params = sum(p.numel() for p in network(place, units, seed).parameters())
     first = replace(recipe.train, epochs=settings.epochs, seed=seed)
@@ -146,7 +166,7 @@ def _search(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dic
 
 def _row(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell: Tell) -> dict[str, Any]:
     recipe, compress = place.recipe, place.recipe.compress
-    task, units, _ = hybrid.make_task(place, part)
+    task, units = hybrid.make_task(place, part)
     home = folder.parent
     compressor = None
     if row.method == "float":
@@ -171,9 +191,31 @@ def _row(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell:
             seed=seed,
         )
     path = hybrid.train(place, folder, task, units, model, training, compressor, _teller(tell))
-    found = hybrid.decode(place, part, path, folder, tell)
     log = (folder / "log.jsonl").read_text().splitlines()
-    return {**found, "seconds_train": json.loads(log[-1])["seconds"] if log else 0.0}
+    return {**hybrid.describe(path), "seconds_train": json.loads(log[-1])["seconds"] if log else 0.0}
+
+
+def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
+    other, name = tuned_on(place, part)
+    path = place.run / other / f"seed{seed}" / "float" / "model.packed"
+    return hybrid.tune_decoding(place, other, path, name, tell)
+
+
+def _tuned(place: Place, part: str, seed: int) -> Mapping[str, float]:
+    path = place.run / part / f"seed{seed}" / "tune" / "result.json"
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def _words(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
+    model = folder.parent / "model.packed"
+    return hybrid.decode(place, part, model, folder, _tuned(place, part, seed), tell)
+
+
+def _lhuc(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
+    words = folder.parent / "words"
+    return adaptation.adapt(
+        place, part, folder.parent / "model.packed", words, folder, _tuned(place, part, seed), tell, seed
+    )
 
 
 def bit_map_of(place: Place, home: Path, row: HybridRow, clusters: tuple[Cluster, ...]) -> BitMap:
@@ -188,7 +230,7 @@ def bit_map_of(place: Place, home: Path, row: HybridRow, clusters: tuple[Cluster
 
 def _costs(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell: Tell) -> dict[str, Any]:
     compress = place.recipe.compress
-    task, _, _ = hybrid.make_task(place, part)
+    task, _ = hybrid.make_task(place, part)
     model = load_acoustic(folder.parent / start_of(place, row) / "train.packed").model
     clusters = clusters_of(place, model)
     small = replace(task, frames=compress.cost_frames, augment=None)
@@ -214,10 +256,11 @@ def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     rows = []
     for row in recipe.rows:
         runs = {
-            (part, seed): results[f"{part}/seed{seed}/{row.name}"]
+            (part, seed): {**results[name], **results[f"{name}/words"]}
             for part in place.parts
             for seed in recipe.corpus.seeds
-            if f"{part}/seed{seed}/{row.name}" in results
+            for name in [f"{part}/seed{seed}/{row.name}"]
+            if f"{name}/words" in results
         }
         if runs:
             rows.append(_figures(place, row, runs, results))
@@ -276,13 +319,15 @@ def pooled_errors(place: Place, name: str, seed: int, runs: Runs) -> list[Errors
     for part, other in runs:
         if other == seed:
             for test in runs[part, other]["sets"]:
-                found += read_errors(place.run / part / f"seed{seed}" / name / f"{test}.errors.jsonl")
+                found += read_errors(
+                    place.run / part / f"seed{seed}" / name / "words" / f"{test}.errors.jsonl"
+                )
     return found
 
 
 def compare(place: Place, a: str, b: str, runs: Runs, results: Mapping[str, Any]) -> dict[str, Any] | None:
     """Row b against row a on the same runs: MAPSSWE of each seed, the pooled difference and its interval."""
-    both = {key: run for key, run in runs.items() if f"{key[0]}/seed{key[1]}/{a}" in results}
+    both = {key: run for key, run in runs.items() if f"{key[0]}/seed{key[1]}/{a}/words" in results}
     if not both:
         return None
     seeds = sorted({seed for _, seed in both})
@@ -294,7 +339,7 @@ def compare(place: Place, a: str, b: str, runs: Runs, results: Mapping[str, Any]
                 continue
             for test in result["sets"]:
                 home = place.run / part / f"seed{seed}"
-                lists = [read_nbest(home / name / f"{test}.nbest.jsonl") for name in (a, b)]
+                lists = [read_nbest(home / name / "words" / f"{test}.nbest.jsonl") for name in (a, b)]
                 for one, two in zip(*lists, strict=True):
                     refs.append((one.ref or "").split())
                     hyps_a.append(one.hyps[0].split())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from greenasr.decode.graph import DecodingGraph, cached_graph
 from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.decode.nbest import NBest, write_nbest
 from greenasr.decode.phone_lm import PhoneLm, estimate
+from greenasr.decode.tune_scale import tune
 from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.models.tdnnf import Tdnnf, semi_orthogonal_step_
 from greenasr.ops.lfmmi import Graph
@@ -213,19 +214,28 @@ def decoding_graph(place: Place, part: str, folder: Path | None = None) -> Decod
     return cached_graph(folder / "graph", place.lexicon, pdf_map, folder / "lm.arpa.gz", unk="<unk>")
 
 
-def make_task(place: Place, part: str, held_out: float = 0.0) -> tuple[Chain, Units, PhoneLm]:
+def training_prons(place: Place, part: str) -> dict[str, list[tuple[tuple[str, ...], ...]]]:
+    """The pronunciations of the words of every training utterance, copies at other speeds apart."""
+    store, prons = place.store(place.recipe.corpus.train), place.lexicon.prons
+    plain = [utt_id for utt_id in place.training_ids(part) if original(utt_id)[1] == 1.0]
+    return {utt_id: [prons[word] for word in store.texts[store.place[utt_id]].split()] for utt_id in plain}
+
+
+def make_phone_lm(place: Place, part: str) -> PhoneLm:
+    """The phone n-gram of a part's training transcripts, the same whenever it is asked for."""
+    transcripts = list(training_prons(place, part).values())
+    return estimate(transcripts, place.lexicon.phones, order=place.recipe.chain.phone_order)
+
+
+def make_task(place: Place, part: str, held_out: float = 0.0) -> tuple[Chain, Units]:
     """The training task of a part; with ``held_out`` that share of its speech is the split "dev"."""
     recipe, store = place.recipe, place.store(place.recipe.corpus.train)
     alignments, _ = read_alignments(place.run / part / "align" / "alignments.npz")
     pdf_map = PdfMap.from_json(read_json(place.run / part / "align" / "pdf_map.json"))
     ids = [utt_id for utt_id in place.training_ids(part) if original(utt_id)[0] in alignments]
-    prons = {}
-    for utt_id in ids:
-        if original(utt_id)[0] not in prons:
-            text = store.texts[store.place[utt_id]].split()
-            prons[original(utt_id)[0]] = [place.lexicon.prons[word] for word in text]
+    prons = training_prons(place, part)
     chain = recipe.chain
-    phone_lm = estimate(list(prons.values()), place.lexicon.phones, order=chain.phone_order)
+    phone_lm = make_phone_lm(place, part)
     numerators: dict[str, Graph] = {
         utt_id: numerator_graph(each, phone_lm, pdf_map) for utt_id, each in prons.items()
     }
@@ -246,7 +256,7 @@ def make_task(place: Place, part: str, held_out: float = 0.0) -> tuple[Chain, Un
         dict.fromkeys(split, store), denominator_graph(phone_lm, pdf_map), numerators, targets, split,
         frames=chain.frames, xent=chain.xent, leaky=chain.leaky, l2=chain.l2, augment=masks,
     )  # fmt: skip
-    return task, Units(store.features, pdf_map, place.lexicon), phone_lm
+    return task, Units(store.features, pdf_map, place.lexicon)
 
 
 def train(
@@ -276,34 +286,58 @@ def train(
     return folder / "model.packed"
 
 
-def decode(place: Place, part: str, path: Path, out: Path, tell: Tell) -> dict[str, Any]:
-    """N-best lists of every test set of a part into ``out``; errors of the best, sizes and speeds.
+def make_decoder(place: Place, part: str, tuned: Mapping[str, float]) -> Decoder:
+    """The search of a part at the tuned scale and penalty, or at the recipe's."""
+    settings = place.recipe.decode
+    scale = tuned.get("acoustic_scale", settings.acoustic_scale)
+    penalty = tuned.get("word_penalty", settings.word_penalty)
+    return Decoder(decoding_graph(place, part), scale, penalty, settings.beam, settings.lattice_beam)
+
+
+def listening(place: Place, part: str, name: str) -> Chain:
+    """A task that only listens to one test set of a part (or the split dev): it has no graphs."""
+    ids = place.test_ids(part).get(name)
+    store = place.store(name if part == ALL else place.recipe.corpus.train)
+    return Chain(
+        {name: store}, _NO_GRAPH, {}, ids={name: list(store.ids) if ids is None else ids},
+        frames=place.recipe.chain.frames,
+    )  # fmt: skip
+
+
+def tune_decoding(place: Place, part: str, path: Path, name: str, tell: Tell) -> dict[str, Any]:
+    """Acoustic scale and word penalty for the network in a packed file on a set of the part."""
+    task = listening(place, part, name)
+    logits = task.logits(load_acoustic(path).model, name, _noted(tell, f"{name}: network"))
+    store = task.stores[name]
+    refs = [store.texts[store.place[utt_id]].split() for utt_id in logits]
+    tell(0, 1, f"{name}: search")
+    found = tune(make_decoder(place, part, {}), list(logits.values()), refs)
+    tell(1, 1, f"{name}: search")
+    return found.to_json()
+
+
+def decode(
+    place: Place, part: str, path: Path, out: Path, tuned: Mapping[str, float], tell: Tell
+) -> dict[str, Any]:
+    """N-best lists of every test set of a part into ``out``, and errors of the best; WER and speeds.
 
     RTF is of one core: seconds of work for a second of speech, of the network and of the search apart.
     """
-    settings = place.recipe.decode
-    saved = load_acoustic(path)
-    decoder = Decoder(
-        decoding_graph(place, part),
-        settings.acoustic_scale,
-        settings.word_penalty,
-        settings.beam,
-        settings.lattice_beam,
-    )
-    sets: dict[str, Any] = {}
-    for name, ids in place.test_ids(part).items():
-        store = place.store(name if part == ALL else place.recipe.corpus.train)
-        task = Chain({name: store}, _NO_GRAPH, {}, ids={name: ids}, frames=place.recipe.chain.frames)
+    saved, sets = load_acoustic(path), {}
+    decoder = make_decoder(place, part, tuned)
+    for name in place.test_ids(part):
+        task = listening(place, part, name)
+        store, ids = task.stores[name], task.ids[name]
         began = time.process_time()
         logits = task.logits(saved.model, name, _noted(tell, f"{name}: network"))
         network = time.process_time() - began
         began = time.process_time()
         lists, times = [], {}
         for done, (utt_id, each) in enumerate(logits.items(), 1):
-            hyps = decoder.nbest(each, settings.nbest)
+            hyps = decoder.nbest(each, place.recipe.decode.nbest)
             times[utt_id] = [list(pair) for pair in hyps[0].word_times]
             ref = store.texts[store.place[utt_id]]
-            lists.append(to_nbest(utt_id, hyps, ref, settings.acoustic_scale, settings.word_penalty))
+            lists.append(to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty))
             tell(done, len(logits), f"{name}: search")
         search = time.process_time() - began
         write_nbest(out / f"{name}.nbest.jsonl", lists)
@@ -316,9 +350,14 @@ def decode(place: Place, part: str, path: Path, out: Path, tell: Tell) -> dict[s
             "rtf_network": network / (frames / 100),
             "rtf_search": search / (frames / 100),
         }
+    return {"sets": sets}
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Sizes and plan of the network in a packed file."""
+    saved = load_acoustic(path)
     plan = saved.bit_map
     return {
-        "sets": sets,
         "bytes": path.stat().st_size,
         "parameters": sum(p.numel() for p in saved.model.parameters()),
         "bits": 32 if plan is None else plan.average_bits,

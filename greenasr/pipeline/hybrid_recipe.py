@@ -105,15 +105,32 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """N-gram order of the training transcripts, beams, length of n-best lists, values for tuning on dev."""
+    """N-gram order of the training transcripts, beams, length of n-best lists.
+
+    Acoustic scale and word penalty are tuned with the manual network, on the split dev, or where there are
+    folds on another part's fold, unless ``tune`` is false.
+    """
 
     order: int = 3
-    arpa: str = ""
+    tune: bool = True
     beam: float = 15.0
     lattice_beam: float = 8.0
     nbest: int = 20
     acoustic_scale: float = 1.0
     word_penalty: float = 0.0
+
+
+@dataclass(frozen=True)
+class LhucSettings:
+    """Unsupervised adaptation of the ``rows`` named: passes over a speaker's speech by the words of pass one.
+
+    ``layers`` are names of hidden units, all where empty.
+    """
+
+    rows: tuple[str, ...] = ()
+    epochs: float = 8
+    lr: float = 0.05
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,7 +163,7 @@ class HybridRecipe:
     decode: DecodeSettings
     rows: tuple[HybridRow, ...]
     lm: Mapping[str, Any] = field(default_factory=dict)
-    lhuc: Mapping[str, Any] = field(default_factory=dict)
+    lhuc: LhucSettings = LhucSettings()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, to be kept beside the results."""
@@ -162,6 +179,7 @@ SECTIONS: dict[str, type[Any]] = {
     "search": SearchSettings,
     "compress": Compress,
     "decode": DecodeSettings,
+    "lhuc": LhucSettings,
 }
 
 
@@ -181,7 +199,6 @@ def load_hybrid(path: str | Path) -> HybridRecipe:
             model=value.pop("model"),
             rows=tuple(make(HybridRow, row, "row") for row in value.pop("row", [])),
             lm=value.pop("lm", {}),
-            lhuc=value.pop("lhuc", {}),
             **made,
         )
         _check(recipe)
@@ -203,6 +220,8 @@ def _check(recipe: HybridRecipe) -> None:
         raise ValueError(
             f"rows must differ and one must be method 'float', network 'manual'; got {', '.join(names)}."
         )
+    if unknown := set(recipe.lhuc.rows) - set(names):
+        raise ValueError(f"[lhuc] rows names '{min(unknown)}': choose from {', '.join(names)}.")
     for row in recipe.rows:
         if row.network not in ("manual", "searched"):
             raise ValueError(f"row '{row.name}' has network '{row.network}': choose manual or searched.")

@@ -1,0 +1,96 @@
+"""LHUC adaptation in two passes: what a speaker seems to have said teaches the network that speaker's voice.
+
+    1. recognise the speaker's utterances                       (done: n-best lists)
+    2. r <- argmin_r L_LF-MMI(logits_r, best hypotheses), everything but r frozen; recognise again
+
+No transcript is used.  GREEN §4.4; `greenasr.models.lhuc`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from greenasr.compress.fit import Training, fit_
+from greenasr.compress.none import NoCompression
+from greenasr.data.files import atomic, write_atomic
+from greenasr.decode.chain_graphs import denominator_graph, numerator_graph
+from greenasr.decode.nbest import NBest, read_nbest, write_nbest
+from greenasr.decode.wfst import to_nbest
+from greenasr.models.lhuc import attach_lhuc_, detach_lhuc_
+from greenasr.pipeline import hybrid
+from greenasr.pipeline.acoustic_models import load_acoustic
+from greenasr.pipeline.hybrid import Place, Tell
+from greenasr.score.errors import to_jsonl, wer
+from greenasr.score.significance import mapsswe
+
+
+def adapt(
+    place: Place,
+    part: str,
+    model: Path,
+    words: Path,
+    out: Path,
+    tuned: Mapping[str, float],
+    tell: Tell,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Adapt the network in a packed file to every speaker of every test set; ``words`` holds the first pass.
+
+    Writes the new lists, their errors and every speaker's vectors into ``out``; WER before and after, MAPSSWE
+    of the two passes, and parameters a speaker.
+    """
+    settings, saved = place.recipe.lhuc, load_acoustic(model)
+    network, decoder = saved.model, hybrid.make_decoder(place, part, tuned)
+    phone_lm = hybrid.make_phone_lm(place, part)
+    denominator = denominator_graph(phone_lm, saved.units.pdf_map)
+    training = Training(settings.epochs, settings.lr, weight_decay=0.0, warmup=0.0, seed=seed)
+    layers = list(settings.layers) or network.hidden_units()
+    lhuc = attach_lhuc_(network, layers)
+    sets: dict[str, Any] = {}
+    for name in place.test_ids(part):
+        listening = hybrid.listening(place, part, name)
+        store, first = listening.stores[name], read_nbest(words / f"{name}.nbest.jsonl")
+        by_speaker: dict[str, list[NBest]] = {}
+        for entry in first:
+            by_speaker.setdefault(store.speakers[store.place[entry.id]], []).append(entry)
+        second, vectors = {}, {}
+        for done, (speaker, entries) in enumerate(by_speaker.items(), 1):
+            prons = {e.id: [place.lexicon.prons[w] for w in e.hyps[0].split()] for e in entries}
+            graphs = {i: numerator_graph(p, phone_lm, saved.units.pdf_map) for i, p in prons.items() if p}
+            task = replace(
+                listening, denominator=denominator, numerators=graphs, stores={"train": store, name: store},
+                ids={"train": list(graphs), name: list(prons)},
+            )  # fmt: skip
+            lhuc.load_()
+            if graphs:
+                fit_(network, task, NoCompression(), training)
+            vectors[speaker] = lhuc.state()
+            for utt_id, logits in task.logits(network, name).items():
+                hyps = decoder.nbest(logits, place.recipe.decode.nbest)
+                ref = store.texts[store.place[utt_id]]
+                second[utt_id] = to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty)
+            tell(done, len(by_speaker), f"{name}: speakers")
+        lists = [second[entry.id] for entry in first]
+        errors = hybrid.errors(store, lists)
+        write_nbest(out / f"{name}.nbest.jsonl", lists)
+        write_atomic(out / f"{name}.errors.jsonl", to_jsonl(errors))
+        with atomic(out / f"{name}.lhuc.pt") as temporary:
+            torch.save(vectors, temporary)
+        refs = [(e.ref or "").split() for e in first]
+        before, after = ([e.hyps[0].split() for e in each] for each in (first, lists))
+        found = mapsswe(refs, before, after)
+        sets[name] = {
+            "wer": wer(errors),
+            "wer_first_pass": wer(hybrid.errors(store, first)),
+            "p": found.p,
+            "better": found.better,
+            "speakers": len(by_speaker),
+        }
+    parameters = lhuc.numel
+    detach_lhuc_(network, lhuc)
+    return {"sets": sets, "parameters_a_speaker": parameters}
