@@ -7,9 +7,9 @@ Both take arcs and weights from the same P, and W is made deterministic before i
 the numerator is one of the denominator with the same weight, and ln p_num <= ln p_den for every utterance.
 
 A path begins in the start state of P and ends with P's end: graphs stand for whole utterances.  Kaldi trains
-on chunks, which begin with the state occupancy of 100 frames and may end anywhere; here that occupancy is what
-the leak draws from (`Graph.occupancy`), and no more.  A state goes on or stays with probability 1/2 each; Kaldi
-has 1 and 1, which adds the same constant a frame to both graphs.
+on chunks, which begin with the state occupancy of 100 frames and may end anywhere; here that occupancy is
+only where the leak goes (`Graph.occupancy`).  A state goes on or stays with probability 1/2 each; Kaldi has 1
+and 1, which adds the same constant a frame to both graphs.
 """
 
 from __future__ import annotations

@@ -22,9 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+STRETCH = 8  # frames whose M α a shared graph holds at a time
+
 
 class Csr(NamedTuple):
-    """A sparse matrix by rows: where each row starts (R + 1,), columns (nnz,), values (nnz,)."""
+    """A sparse matrix by rows: where each row starts (R + 1,); rows, columns and values (nnz,)."""
 
     crow: Tensor
     row: Tensor
@@ -54,7 +56,7 @@ class Csr(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Trellis:
-    """One graph, or a block-diagonal row of graphs, laid out for `path_logprobs`.
+    """One graph, or a block-diagonal row of graphs, laid out for `forward_backward`.
 
     Probabilities, not logs.  ``initial``, ``final`` and ``leak`` are (S, 1); slot k of state s is number
     k * S + s of ``slot_pdf`` (K * S,); ``owner`` (S,) is a state's utterance, None for a shared graph.
@@ -104,10 +106,6 @@ class Trellis:
             n_utts,
         )
 
-    def start(self, n_utts: int) -> Tensor:
-        """α before the first frame, (S, B)."""
-        return self.initial.expand(-1, n_utts).contiguous() if self.owner is None else self.initial
-
     def total(self, x: Tensor) -> Tensor:
         """Sum over an utterance's states, (S, B) -> (N,)."""
         if self.owner is None:
@@ -123,24 +121,48 @@ class Trellis:
         return x.view(-1, len(self.initial), x.shape[1])
 
 
+class Slopes(NamedTuple):
+    """The derivatives ∂ ln p / ∂ logits, T frames x U pdfs x B, as `forward_backward` finds them.
+
+    On a shared graph U are the pdfs and B the utterances; else ``owner`` and ``pdf`` (U,) say what a row is.
+    """
+
+    values: Tensor
+    owner: Tensor | None
+    pdf: Tensor | None
+
+    def add_to_(self, out: Tensor, weight: Tensor) -> None:
+        """Add them to (N, T, C), those of each utterance times its weight (N,)."""
+        out = out[:, : len(self.values)]
+        if self.owner is None:
+            out.addcmul_(self.values.permute(2, 0, 1), weight.to(out)[:, None, None])
+        else:
+            by_pdf, place = out.transpose(1, 2), (self.owner, self.pdf)
+            slopes = self.values[:, :, 0].t() * weight[self.owner, None]
+            by_pdf[place] = by_pdf[place] + slopes.to(out.dtype)
+
+
 class _Emissions:
     """o_t at every slot: exp of the logits less the frame's largest, which `offset` (N, T) keeps.
 
     A shared graph takes exp before it spreads the pdfs over its slots, graphs of their own after: each where
-    there is less of it.
+    there is less of it.  Frames beyond an utterance's length have o = 1, whatever the logits hold.
     """
 
-    def __init__(self, trellis: Trellis, logits: Tensor, dtype: torch.dtype) -> None:
-        self.shape = logits.shape
+    def __init__(self, trellis: Trellis, logits: Tensor, lens: Tensor) -> None:
+        dtype, self.n_pdfs = trellis.initial.dtype, logits.shape[2]
         self.slot_pdf, self.owner = trellis.slot_pdf, trellis.owner
-        self.offset = logits.detach().amax(2)
+        padding = torch.arange(logits.shape[1], device=lens.device) >= lens[:, None]
+        self.offset = logits.detach().amax(2).masked_fill_(padding, 0)
         if self.owner is None:
-            x = (logits - self.offset[:, :, None]).permute(1, 2, 0)
-            self.values = x.to(dtype).exp().contiguous()  # (T, C, N)
+            x = logits.permute(1, 2, 0).to(dtype, memory_format=torch.contiguous_format, copy=True)
+            x = x.sub_(self.offset.t()[:, None]).masked_fill_(padding.t()[:, None], 0)
+            self.values = x.exp_()  # (T, C, N)
         else:
             self.owner = self.owner.repeat(len(self.slot_pdf) // len(self.owner))
-            x = logits.transpose(1, 2)[self.owner, self.slot_pdf] - self.offset[self.owner]
-            self.values = x.t().to(dtype).exp()[:, :, None]  # (T, K * S, 1)
+            x = logits.transpose(1, 2)[self.owner, self.slot_pdf].to(dtype)
+            x = (x - self.offset[self.owner]).masked_fill_(padding[self.owner], 0)
+            self.values = x.exp_().t()[:, :, None].contiguous()  # (T, K * S, 1)
 
     def at(self, t: int, out: Tensor | None = None) -> Tensor:
         """Frame t at every slot, (K * S, B); ``out`` is room for it that may be used."""
@@ -148,125 +170,131 @@ class _Emissions:
             return self.values[t]
         return torch.index_select(self.values[t], 0, self.slot_pdf, out=out)
 
-    def pool(self) -> tuple[Csr, Tensor]:
-        """Matrix (U, K * S) that sums the slots of a pdf, and the pdf, (U,): n * C + pdf of own graphs."""
-        row = self.slot_pdf if self.owner is None else self.owner * self.shape[2] + self.slot_pdf
-        used, row = row.unique(return_inverse=True)
-        return Csr.of(row, torch.arange(len(row), device=row.device), None, len(used)), used
-
-    def by_utterance(self, x: Tensor, used: Tensor) -> Tensor:
-        """What the rows of `pool` hold in every frame, (T, U, B), as (N, T, C)."""
-        n_utts, n_frames, n_pdfs = self.shape
-        out = x.new_zeros(self.shape, dtype=self.offset.dtype)
+    def pool(self) -> tuple[Csr, Tensor | None, Tensor | None]:
+        """The matrix (U, K * S) that sums the slots of a pdf; for `Slopes`, whose and which."""
+        slots = torch.arange(len(self.slot_pdf), device=self.slot_pdf.device)
         if self.owner is None:
-            out[:, :, used] = x.permute(2, 0, 1).to(out.dtype)
-        else:
-            out.transpose(1, 2)[used // n_pdfs, used % n_pdfs] = x.squeeze(2).t().to(out.dtype)
-        return out
+            return Csr.of(self.slot_pdf, slots, None, self.n_pdfs), None, None
+        used, row = (self.owner * self.n_pdfs + self.slot_pdf).unique(return_inverse=True)
+        return Csr.of(row, slots, None, len(used)), used // self.n_pdfs, used % self.n_pdfs
 
 
-def path_logprobs(
-    trellis: Trellis, logits: Tensor, lens: Tensor, *, leaky: float = 0.0, twice_differentiable: bool = False
-) -> Tensor:
-    """Log of Σ over paths of lens[n] arcs Π prob(arc) exp(logit), (N, T, C) and (N,) -> (N,) in float64.
+class _Stretch(NamedTuple):
+    """What some frames in a row leave."""
 
-    -inf where there is no such path; the gradient there is zero.  A shared graph is computed in the logits'
-    precision, at least float32; graphs of their own in float64: without a leak only its range keeps
-    paths that look bad for long.  ``twice_differentiable`` takes plain autograd instead of the
-    written-out gradient.  Logits beyond lens are ignored, whatever they are.
-    """
-    n_frames = int(lens.max()) if len(lens) else 0
-    if not n_frames:
-        return torch.full(lens.shape, -torch.inf, dtype=torch.float64, device=logits.device)
-    inside = torch.arange(n_frames, device=logits.device) < lens[:, None]
-    logits = torch.where(inside[:, :, None], logits[:, :n_frames], 0)
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    run = _by_autograd if twice_differentiable else _PathLogprobs.apply
-    logprobs = run(logits, lens, trellis, leaky)
-    assert isinstance(logprobs, Tensor)
-    return logprobs
+    alpha: Tensor  # (S, B) after them, with its leak
+    arrived: list[Tensor]  # M α_t (K * S, B) of each
+    scales: list[Tensor]  # c_t (N,) of each
+    at_end: Tensor  # (N,): Σ(α_T ⊙ final) of utterances that ended in them or before
 
 
-class _Sums(NamedTuple):
-    """What the forward pass leaves: α_t with its leak, c_t, and Σ(α_T ⊙ final)."""
-
-    alphas: Tensor  # (T, S, B)
-    scales: Tensor  # (1 + T, N), first the sum of the initial distribution
-    at_end: Tensor  # (N,)
-
-    def logprobs(self, offset: Tensor, lens: Tensor) -> Tensor:
-        """Log-probability of every utterance, (N,) in float64."""
-        inside = torch.arange(offset.shape[1], device=lens.device) < lens[:, None]
-        scales, alive = self.scales.t(), self.at_end > 0
-        scales = torch.where(F.pad(inside, (1, 0), value=True) & (scales > 0), scales, 1)
-        at_end = torch.where(alive, self.at_end, 1)
-        sums = torch.where(inside, offset, 0).double().sum(1) + scales.double().log().sum(1)
-        return torch.where(alive, sums + at_end.double().log(), -torch.inf)
-
-
-def _forward(trellis: Trellis, emissions: _Emissions, ends: dict[int, Tensor], leaky: float) -> _Sums:
-    n_utts, n_frames, _ = emissions.shape
-    alpha = trellis.start(n_utts)
-    scales = [trellis.total(alpha)]
-    alpha = alpha * trellis.spread(_inverse(scales[0]))
-    alphas = alpha.new_empty(n_frames, *alpha.shape)
-    room = alpha.new_empty(len(trellis.slot_pdf), alpha.shape[1])
+def _advance(
+    trellis: Trellis,
+    emissions: _Emissions,
+    frames: range,
+    alpha: Tensor,
+    leaky: float,
+    ends: dict[int, Tensor],
+    at_end: Tensor,
+) -> _Stretch:
+    arrived, scales = [], []
     leak = leaky * trellis.leak
-    at_end = torch.zeros_like(scales[0])
-    for t in range(n_frames):
-        leaked = torch.add(alpha, leak, out=alphas[t]) if leaky else alphas[t].copy_(alpha)  # Σ α_t is one
-        o, x = trellis.by_slot(emissions.at(t, room)), trellis.by_slot(trellis.onward.times(leaked))
-        torch.mul(o[0], x[0], out=alpha)
+    room = alpha.new_empty(len(trellis.slot_pdf), alpha.shape[1])
+    for t in frames:
+        arrived.append(trellis.onward.times(alpha))
+        o, x = trellis.by_slot(emissions.at(t, room)), trellis.by_slot(arrived[-1])
+        alpha = o[0] * x[0]
         for k in range(1, len(o)):
             alpha.addcmul_(o[k], x[k])
         scales.append(trellis.total(alpha))
         alpha.mul_(trellis.spread(_inverse(scales[-1])))
         if t + 1 in ends:
             at_end = torch.where(ends[t + 1], trellis.total(alpha * trellis.final), at_end)
-    return _Sums(alphas, torch.stack(scales), at_end)
-
-
-def _posteriors(
-    trellis: Trellis, emissions: _Emissions, ends: dict[int, Tensor], leaky: float, sums: _Sums
-) -> Tensor:
-    """∂ ln p / ∂ logits, (N, T, C).  M α_t is computed again: storing it would take twice the memory."""
-    n_frames = emissions.shape[1]
-    pool, used = emissions.pool()
-    beta = torch.zeros_like(sums.alphas[0])
-    room, u = (beta.new_empty(len(trellis.slot_pdf), beta.shape[1]) for _ in range(2))
-    out = beta.new_empty(n_frames, len(used), beta.shape[1])
-    largest = torch.finfo(beta.dtype).max ** 0.9  # 0 · ∞ at states that no path of this length passes
-    inverse, at_end = _inverse(sums.scales), trellis.spread(_inverse(sums.at_end))
-    for t in reversed(range(n_frames)):
-        if t + 1 in ends:
-            beta = torch.where(trellis.spread(ends[t + 1]), trellis.final * at_end, beta)
-        beta.mul_(trellis.spread(inverse[t + 1]))
-        o = trellis.by_slot(emissions.at(t, room))
-        torch.mul(o, beta, out=trellis.by_slot(u)).clamp_(max=largest)
-        beta = trellis.back.times(u)
-        out[t] = pool.times(u.mul_(trellis.onward.times(sums.alphas[t])))
         if leaky:
-            beta.add_(leaky * trellis.spread(trellis.total(trellis.leak * beta)))
-    return emissions.by_utterance(out, used)
+            alpha.add_(leak)  # Σ α_t was one
+    return _Stretch(alpha, arrived, scales, at_end)
 
 
-class _PathLogprobs(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, lens: Tensor, trellis: Trellis, leaky: float) -> Tensor:
-        emissions = _Emissions(trellis, logits, trellis.initial.dtype)
-        ends = _ends(lens)
-        sums = _forward(trellis, emissions, ends, leaky)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(_posteriors(trellis, emissions, ends, leaky, sums))
-        return sums.logprobs(emissions.offset, lens)
+def forward_backward(
+    trellis: Trellis, logits: Tensor, lens: Tensor, leaky: float = 0.0, slopes: bool = True
+) -> tuple[Tensor, Slopes | None]:
+    """Log of Σ over paths of lens[n] arcs Π prob(arc) exp(logit), (N, T, C) -> (N,), float64, and its slopes.
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph: the posteriors would pass for constants
-            raise RuntimeError("this gradient cannot be differentiated: ask for twice_differentiable=True")
-        (posteriors,) = ctx.saved_tensors
-        return posteriors * grads[0].to(posteriors)[:, None, None], None, None, None
+    Without a path -inf and slopes of zero.  Computed in the trellis' precision: float32 will do where a leak
+    keeps every state in reach; without, only the range of float64 keeps paths that look bad for long.
+
+    A shared graph keeps α of every `STRETCH`-th frame only and computes a stretch again when the backward
+    pass comes to it: α of all frames is so large that fetching memory for it would cost more.
+    """
+    n_frames = int(lens.max()) if len(lens) else 0
+    logits = logits[:, :n_frames]
+    emissions, ends = _Emissions(trellis, logits, lens), _ends(lens)
+    alpha, scales, at_end = _start(trellis, len(lens), leaky)
+    length = STRETCH if trellis.owner is None else max(n_frames, 1)
+    stretches = [range(t, min(t + length, n_frames)) for t in range(0, n_frames, length)]
+    starts = []
+    for frames in stretches:
+        starts.append(alpha)
+        done = _advance(trellis, emissions, frames, alpha, leaky, ends, at_end)
+        alpha, at_end = done.alpha, done.at_end
+        scales += done.scales
+    logprobs = _logprobs(scales, at_end, emissions.offset, lens)
+    if not slopes:
+        return logprobs, None
+
+    pool, owner, pdf = emissions.pool()
+    beta = torch.zeros_like(alpha)
+    u = beta.new_empty(len(trellis.slot_pdf), beta.shape[1])
+    values = beta.new_empty(n_frames, len(pool.crow) - 1, beta.shape[1])
+    largest = torch.finfo(beta.dtype).max ** 0.9  # else 0 · ∞ at states that no path of this length passes
+    final = trellis.final * trellis.spread(_inverse(at_end))
+    for frames, start in zip(reversed(stretches), reversed(starts), strict=True):
+        if frames != stretches[-1]:
+            done = _advance(trellis, emissions, frames, start, leaky, {}, at_end)
+        for t in reversed(frames):
+            if t + 1 in ends:
+                beta = torch.where(trellis.spread(ends[t + 1]), final, beta)
+            beta.mul_(trellis.spread(_inverse(scales[1 + t]))).clamp_(max=largest)
+            torch.mul(trellis.by_slot(emissions.at(t, u)), beta, out=trellis.by_slot(u))
+            values[t] = pool.times(done.arrived[t - frames.start].mul_(u))
+            beta = trellis.back.times(u)
+            if leaky:
+                beta.add_(leaky * trellis.spread(trellis.total(trellis.leak * beta)))
+    return logprobs, Slopes(values, owner, pdf)
+
+
+def path_logprobs(trellis: Trellis, logits: Tensor, lens: Tensor, leaky: float = 0.0) -> Tensor:
+    """What `forward_backward` sums, in operations that autograd can follow, twice: for Hessian products."""
+    logits = logits[:, : int(lens.max()) if len(lens) else 0]
+    emissions, ends = _Emissions(trellis, logits, lens), _ends(lens)
+    alpha, scales, at_end = _start(trellis, len(lens), leaky)
+    for t in range(logits.shape[1]):
+        arrived = _Product.apply(alpha, trellis.onward, trellis.back)
+        assert isinstance(arrived, Tensor)
+        alpha = trellis.by_slot(emissions.at(t) * arrived).sum(0)
+        scales.append(trellis.total(alpha))
+        alpha = alpha * trellis.spread(_inverse(scales[-1]))
+        if t + 1 in ends:
+            at_end = torch.where(ends[t + 1], trellis.total(alpha * trellis.final), at_end)
+        alpha = alpha + leaky * trellis.leak
+    return _logprobs(scales, at_end, emissions.offset, lens)
+
+
+def _start(trellis: Trellis, n_utts: int, leaky: float) -> tuple[Tensor, list[Tensor], Tensor]:
+    """α before the first frame with its leak, (S, B); its sum before scaling, [(N,)]; zeros (N,)."""
+    alpha = trellis.initial.expand(-1, n_utts) if trellis.owner is None else trellis.initial
+    scale = trellis.total(alpha)
+    alpha = alpha * trellis.spread(_inverse(scale)) + leaky * trellis.leak
+    return alpha.contiguous(), [scale], torch.zeros_like(scale)
+
+
+def _logprobs(scales: list[Tensor], at_end: Tensor, offset: Tensor, lens: Tensor) -> Tensor:
+    """Of every utterance, (N,) in float64, from 1 + T scales; the first is the initial distribution's sum."""
+    inside = torch.arange(offset.shape[1], device=lens.device) < lens[:, None]
+    c, alive = torch.stack(scales, 1), at_end > 0
+    c = torch.where(F.pad(inside, (1, 0), value=True) & (c > 0), c, 1)
+    sums = offset.double().sum(1) + c.double().log().sum(1)
+    return torch.where(alive, sums + torch.where(alive, at_end, 1).double().log(), -torch.inf)
 
 
 class _Product(torch.autograd.Function):
@@ -283,27 +311,6 @@ class _Product(torch.autograd.Function):
         x = _Product.apply(grads[0], transposed, matrix)
         assert isinstance(x, Tensor)
         return x, None, None
-
-
-def _by_autograd(logits: Tensor, lens: Tensor, trellis: Trellis, leaky: float) -> Tensor:
-    """The forward pass in operations that autograd follows, twice."""
-    emissions = _Emissions(trellis, logits, trellis.initial.dtype)
-    ends = _ends(lens)
-    alpha = trellis.start(logits.shape[0])
-    scales = [trellis.total(alpha)]
-    alpha = alpha * trellis.spread(_inverse(scales[0]))
-    at_end = torch.zeros_like(scales[0])
-    for t in range(logits.shape[1]):
-        if leaky:
-            alpha = alpha + leaky * trellis.leak
-        arrived = _Product.apply(alpha, trellis.onward, trellis.back)
-        assert isinstance(arrived, Tensor)
-        alpha = trellis.by_slot(emissions.at(t) * arrived).sum(0)
-        scales.append(trellis.total(alpha))
-        alpha = alpha * trellis.spread(_inverse(scales[-1]))
-        if t + 1 in ends:
-            at_end = torch.where(ends[t + 1], trellis.total(alpha * trellis.final), at_end)
-    return _Sums(alpha, torch.stack(scales), at_end).logprobs(emissions.offset, lens)
 
 
 def _ends(lens: Tensor) -> dict[int, Tensor]:

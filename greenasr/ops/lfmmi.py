@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from greenasr.ops.forward_backward import Trellis, path_logprobs
+from greenasr.ops.forward_backward import Trellis, forward_backward, path_logprobs
 
 OCCUPANCY_FRAMES = 100  # as Kaldi's chain-den-graph.cc
 
@@ -170,22 +170,72 @@ def lfmmi(
     ValueError where that does not hold, or logits are not finite.  ``twice_differentiable`` is for Hessian
     products, several times slower.
     """
-    n_utts, n_frames, n_pdfs = logits.shape
     batch = numerators if isinstance(numerators, GraphBatch) else GraphBatch.of(numerators)
     lens = torch.as_tensor(out_lens, device=logits.device)
     _check(logits, lens, denominator, batch)
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    shared = denominator.trellis(dtype, logits.device)
-    num = path_logprobs(batch.trellis(logits.device), logits, lens, twice_differentiable=twice_differentiable)
-    den = path_logprobs(shared, logits, lens, leaky=leaky, twice_differentiable=twice_differentiable)
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    num_trellis, den_trellis = batch.trellis(logits.device), denominator.trellis(logits.dtype, logits.device)
+    if twice_differentiable:
+        num = path_logprobs(num_trellis, logits, lens)
+        den = path_logprobs(den_trellis, logits, lens, leaky)
+        kept, frames = _kept(num.detach(), den.detach(), lens)
+        counted = (torch.arange(logits.shape[1], device=lens.device) < lens[:, None]) & kept[:, None]
+        energy = torch.where(counted[:, :, None], logits, 0).square().sum()
+        gain = (torch.where(kept, num, 0) - torch.where(kept, den, 0)).sum()
+        loss = (0.5 * l2 * energy - gain).to(logits.dtype) / max(frames, 1)
+    else:
+        loss, num, den, kept = _LfMmi.apply(logits, lens, num_trellis, den_trellis, leaky, l2)
+    return LfMmi(loss, num.detach(), den.detach(), int((~kept).sum()), int((lens * kept).sum()))
+
+
+class _LfMmi(torch.autograd.Function):
+    """The loss, with its gradient written out: F ∂L/∂x = γ_den - γ_num + l2 x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        lens: Tensor,
+        numerators: Trellis,
+        denominator: Trellis,
+        leaky: float,
+        l2: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        wanted = ctx.needs_input_grad[0]
+        num, num_slopes = forward_backward(numerators, logits, lens, 0.0, wanted)
+        den, den_slopes = forward_backward(denominator, logits, lens, leaky, wanted)
+        kept, frames = _kept(num, den, lens)
+        counted = (torch.arange(logits.shape[1], device=lens.device) < lens[:, None]) & kept[:, None]
+        energy = torch.where(counted, torch.linalg.vector_norm(logits, dim=2).square(), 0).sum()
+        loss = (0.5 * l2 * energy - torch.where(kept, num - den, 0).sum()) / max(frames, 1)
+        if num_slopes is not None and den_slopes is not None:
+            grad, weight = logits * (l2 / max(frames, 1)), kept / max(frames, 1)
+            den_slopes.add_to_(grad, weight)
+            num_slopes.add_to_(grad, -weight)
+            ctx.save_for_backward(grad.masked_fill_(~counted[:, :, None], 0))
+        ctx.mark_non_differentiable(num, den, kept)
+        return loss.to(logits.dtype), num, den, kept
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph: the posteriors would pass for constants
+            raise RuntimeError("this gradient cannot be differentiated: ask for twice_differentiable=True")
+        (grad,) = ctx.saved_tensors
+        return grad * grads[0], None, None, None, None, None
+
+
+def _kept(num: Tensor, den: Tensor, lens: Tensor) -> tuple[Tensor, int]:
+    """Which utterances count, (N,), and their frames; refuses ln p_num > ln p_den, but for rounding."""
     kept = num.isfinite()
-    _check_order(num.detach(), den.detach(), lens, kept)
-    frames = (lens * kept).sum().clamp(min=1)
-    inside = (torch.arange(n_frames, device=logits.device) < lens[:, None]) & kept[:, None]
-    energy = torch.where(inside[:, :, None], logits, 0).to(dtype).square().sum()
-    gain = (torch.where(kept, num, 0) - torch.where(kept, den, 0)).sum()
-    loss = (0.5 * l2 * energy - gain) / frames
-    return LfMmi(loss.to(dtype), num.detach(), den.detach(), int((~kept).sum()), int((lens * kept).sum()))
+    over = torch.where(kept, num - den, -torch.inf) - 1e-5 * lens - 1e-3
+    if (over > 0).any():
+        utt = int(over.argmax())
+        raise ValueError(
+            f"the numerator of utterance {utt} of the batch is {float(num[utt] - den[utt]):.3g} nats above "
+            "the denominator, it can only be below. Build both from one phone language model and pdf map."
+        )
+    return kept, int((lens * kept).sum())
 
 
 def _check(logits: Tensor, lens: Tensor, denominator: Graph, batch: GraphBatch) -> None:
@@ -206,21 +256,10 @@ def _check(logits: Tensor, lens: Tensor, denominator: Graph, batch: GraphBatch) 
             f"a graph emits pdf {largest}, the network has {n_pdfs} outputs. Build both from one pdf map."
         )
     inside = torch.arange(n_frames, device=logits.device) < lens[:, None]
-    finite = logits.detach().isfinite().all(2) | ~inside
+    finite = logits.detach().sum(2).isfinite() | ~inside
     if not finite.all():
         utt, frame = (~finite).nonzero()[0].tolist()
         raise ValueError(
             f"the logits of utterance {utt} of the batch are not finite at output frame {frame}: lower the "
             "learning rate, or look for broken features"
-        )
-
-
-def _check_order(num: Tensor, den: Tensor, lens: Tensor, kept: Tensor) -> None:
-    """Check ln p_num <= ln p_den, but for rounding in float32."""
-    over = torch.where(kept, num - den, -torch.inf) - 1e-5 * lens - 1e-3
-    if (over > 0).any():
-        utt = int(over.argmax())
-        raise ValueError(
-            f"the numerator of utterance {utt} of the batch is {float(num[utt] - den[utt]):.3g} nats above "
-            "the denominator, it can only be below. Build both from one phone language model and pdf map."
         )
