@@ -189,7 +189,7 @@ def extract(
 
 def _copy(speed: float, name: str) -> str:
     """The name of an utterance or speaker at a speed: ``sp0.9-<name>``, or as it is."""
-    return name if speed == 1 else f"sp{speed:g}-{name}"
+    return name if speed == 1 else f"sp{float(speed)}-{name}"
 
 
 def _digest(value: Any) -> str:

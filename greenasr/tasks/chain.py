@@ -8,6 +8,7 @@ Kaldi's chain training; a network without the cross-entropy head is trained by L
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from greenasr.decode.context import PdfMap
 from greenasr.ops.lfmmi import Graph, lfmmi
 
 Progress = Callable[[int, int], None]  # done, of
+COPY = re.compile(r"sp(\d+\.\d+)-(.+)")  # as `data.feature_store` names copies at other speeds
 UNALIGNED = -100  # frames that cross-entropy leaves out
 
 
@@ -180,13 +182,10 @@ def frame_targets(
 def original(utt_id: str) -> tuple[str, float]:
     """The utterance that a copy at another speed was made of, and the speed.
 
-    >>> original("sp0.9-ann-1"), original("ann-1")
-    (('ann-1', 0.9), ('ann-1', 1.0))
+    A copy's speed has a point, so that a speaker who is called sp1 is nobody's copy.
+
+    >>> original("sp0.9-ann-1"), original("ann-1"), original("sp1-1")
+    (('ann-1', 0.9), ('ann-1', 1.0), ('sp1-1', 1.0))
     """
-    head, dash, rest = utt_id.partition("-")
-    if dash and head.startswith("sp"):
-        try:
-            return rest, float(head[2:])
-        except ValueError:
-            pass
-    return utt_id, 1.0
+    copy = COPY.fullmatch(utt_id)
+    return (copy[2], float(copy[1])) if copy else (utt_id, 1.0)

@@ -1,0 +1,135 @@
+"""A miniature corpus that can be recognised: words are tones and hisses, every speaker has a pitch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from greenasr.cli.app import main
+
+WORDS = {"go": "A B", "stop": "B C", "left": "C A"}
+TONES = {"A": 500.0, "B": 0.0, "C": 2200.0}  # Hz; B is a hiss
+RATE = 16_000
+
+RECIPE = """
+kind = "hybrid"
+title = "Miniature"
+[corpus]
+source = "manifest.tsv"
+lexicon = "words.dic"
+tests = ["test"]
+speeds = [0.9, 1.0]
+[features]
+bins = 20
+[align]
+passes = 3
+gaussians = 24
+min_count = 3
+[model]
+layers = 2
+dim = 16
+bottleneck = 6
+strides = [1, 3]
+prefinal = 8
+[chain]
+frames = 800
+time_width = 3
+freq_width = 2
+[train]
+epochs = 2
+lr = 1e-2
+leg = 5
+[search]
+dims = [2, 6]
+epochs = 1
+choice_epochs = 2
+held_out = 0.2
+[compress]
+widths = [2, 4, 8]
+by = "layer"
+step = "row"
+epochs = 1
+cost_batches = 1
+max_probes = 4
+[decode]
+order = 2
+nbest = 3
+"""
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Called]
+Say = Callable[..., NDArray[np.float32]]
+
+
+@pytest.fixture(scope="session")
+def greenasr() -> Call:
+    """The command line, called in this process."""
+
+    def call(*arguments: str | Path) -> Called:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as end,
+        ):
+            main([str(argument) for argument in arguments])
+        return Called(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+    return call
+
+
+def speak(words: Sequence[str], pitch: float = 1.0, seed: int = 0, rate: int = RATE) -> NDArray[np.float32]:
+    """Samples of words in `WORDS`: 90 to 130 ms a phone, quiet between words and around them, (n,)."""
+    draw = np.random.default_rng(seed)
+    parts = [np.zeros(rate // 8)]
+    for word in words:
+        for phone in WORDS[word].split():
+            n = int(rate * draw.uniform(0.09, 0.13))
+            time = np.arange(n) / rate
+            tone = np.sin(2 * np.pi * pitch * TONES[phone] * time) if TONES[phone] else draw.normal(0, 0.6, n)
+            parts.append(0.4 * tone * np.hanning(n))
+        parts.append(np.zeros(int(rate * draw.uniform(0.03, 0.1))))
+    heard = np.concatenate([*parts, np.zeros(rate // 8)])
+    return np.asarray(heard + draw.normal(0, 0.003, len(heard)), np.float32)
+
+
+def make_corpus(folder: Path, utterances: int = 5) -> Path:
+    """manifest.tsv, words.dic and sounds of four training, one development and two test speakers."""
+    draw = np.random.default_rng(0)
+    lines = ["utt_id\taudio\tspeaker\tsplit\ttext"]
+    speakers = [("train", "sp1"), ("train", "bob"), ("train", "cat"), ("train", "dan"), ("dev", "eve")]
+    speakers += [("test", "fay"), ("test", "gus")]
+    for number, (split, speaker) in enumerate(speakers):
+        for k in range(utterances):
+            words = [str(w) for w in draw.choice(list(WORDS), 3)]
+            seed = 100 * number + k
+            audio = folder / "audio" / f"{speaker}-{k}.wav"
+            audio.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(audio, speak(words, 0.85 + 0.05 * number, seed), RATE)
+            lines.append(f"{speaker}-{k}\taudio/{audio.name}\t{speaker}\t{split}\t{' '.join(words)}")
+    (folder / "manifest.tsv").write_text("\n".join(lines) + "\n")
+    (folder / "words.dic").write_text("".join(f"{word} {phones}\n" for word, phones in WORDS.items()))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature, never written to by a test."""
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
