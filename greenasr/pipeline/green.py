@@ -31,20 +31,18 @@ from greenasr.compress.hessian import hessian_costs
 from greenasr.compress.kl import kl_costs
 from greenasr.compress.upkeep import Upkeep
 from greenasr.data.files import read_json, write_json
-from greenasr.decode.nbest import read_nbest
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig, semi_orthogonal_step_
 from greenasr.pipeline import adaptation, hybrid
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.hybrid import ALL, Place, Tell
 from greenasr.pipeline.hybrid_recipe import HybridRow
 from greenasr.pipeline.plans import read_costs
+from greenasr.pipeline.pooled import Runs, compare, pooled_errors
 from greenasr.pipeline.recipe import METHODS, PLANNED
 from greenasr.pipeline.run import Stage
 from greenasr.roles import BitMap, Cluster
-from greenasr.score.errors import Errors, bootstrap_ci95, paired_ci95, read_errors, wer
-from greenasr.score.significance import mapsswe
+from greenasr.score.errors import bootstrap_ci95, wer
 
-Runs = Mapping[tuple[str, int], Mapping[str, Any]]  # (part, seed) -> a row's result
 XENT = ("xent", "output_xent")  # only training needs it, so it is no cluster and not in the packed file
 
 
@@ -283,12 +281,17 @@ def _figures(place: Place, row: HybridRow, runs: Runs, results: Mapping[str, Any
         if part == ALL:
             for name, each in result["sets"].items():
                 sets.setdefault(name, []).append(each["wer"])
-    pooled = {seed: pooled_errors(place, row.name, seed, runs) for seed in {seed for _, seed in runs}}
+    pooled = {
+        seed: pooled_errors(place, f"{row.name}/words", seed, runs) for seed in {seed for _, seed in runs}
+    }
     mean = [wer(found) for found in pooled.values()]
     marks = {}
     for reference in ("float", "compact"):
         if reference != row.name and any(r.name == reference for r in place.recipe.rows):
-            marks[reference] = compare(place, reference, row.name, runs, results)
+            both = {
+                key: run for key, run in runs.items() if f"{key[0]}/seed{key[1]}/{reference}/words" in results
+            }
+            marks[reference] = compare(place, f"{reference}/words", f"{row.name}/words", both)
     return {
         "name": row.name,
         "method": METHODS[row.method]
@@ -310,55 +313,6 @@ def _figures(place: Place, row: HybridRow, runs: Runs, results: Mapping[str, Any
         "bottlenecks": some["bottlenecks"],
         "seconds_train": float(np.mean([r["seconds_train"] for r in runs.values()])),
         "paper": dict(row.paper) or None,
-    }
-
-
-def pooled_errors(place: Place, name: str, seed: int, runs: Runs) -> list[Errors]:
-    """Errors of all test sets of all parts of one seed."""
-    found: list[Errors] = []
-    for part, other in runs:
-        if other == seed:
-            for test in runs[part, other]["sets"]:
-                found += read_errors(
-                    place.run / part / f"seed{seed}" / name / "words" / f"{test}.errors.jsonl"
-                )
-    return found
-
-
-def compare(place: Place, a: str, b: str, runs: Runs, results: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Row b against row a on the same runs: MAPSSWE of each seed, the pooled difference and its interval."""
-    both = {key: run for key, run in runs.items() if f"{key[0]}/seed{key[1]}/{a}/words" in results}
-    if not both:
-        return None
-    seeds = sorted({seed for _, seed in both})
-    tests = {}
-    for seed in seeds:
-        refs, hyps_a, hyps_b = [], [], []
-        for (part, other), result in both.items():
-            if other != seed:
-                continue
-            for test in result["sets"]:
-                home = place.run / part / f"seed{seed}"
-                lists = [read_nbest(home / name / "words" / f"{test}.nbest.jsonl") for name in (a, b)]
-                for one, two in zip(*lists, strict=True):
-                    refs.append((one.ref or "").split())
-                    hyps_a.append(one.hyps[0].split())
-                    hyps_b.append(two.hyps[0].split())
-        found = mapsswe(refs, hyps_a, hyps_b)
-        tests[seed] = {
-            "p": found.p,
-            "better": found.better,
-            "changed": sum(x != y for x, y in zip(hyps_a, hyps_b, strict=True)),
-        }
-    first, second = ([e for seed in seeds for e in pooled_errors(place, name, seed, both)] for name in (a, b))
-    low, high = paired_ci95(first, second)
-    better = [test["better"] for test in tests.values()]
-    mark = "*" if better.count("a") > len(better) / 2 else "†" if better.count("b") > len(better) / 2 else ""
-    return {
-        "difference": wer(second) - wer(first),
-        "ci95": [low, high],
-        "seeds": {str(seed): test for seed, test in tests.items()},
-        "mark": mark,
     }
 
 
