@@ -16,7 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from greenasr.compress.fit import OnStep, Training, fit_
 from greenasr.compress.none import NoCompression
@@ -27,7 +29,8 @@ from greenasr.data.corpora import load_cuts, read_corpus, save_cuts, words
 from greenasr.data.feature_store import FeatureStore, extract
 from greenasr.data.features import Features
 from greenasr.data.files import read_json, write_atomic, write_json
-from greenasr.data.lexicon import Lexicon, graphemes, read_lexicon
+from greenasr.data.ivectors import load_vectors
+from greenasr.data.lexicon import SPELLED, Lexicon, graphemes, read_lexicon
 from greenasr.decode.alignment import read_alignments, write_alignments
 from greenasr.decode.arpa import write_arpa
 from greenasr.decode.chain_graphs import denominator_graph, numerator_graph
@@ -89,6 +92,12 @@ class Place:
         """The corpus's lexicon."""
         return Lexicon.from_json(read_json(self.run / "corpus" / "lexicon.json"))
 
+    def ivectors(self, part: str, name: str) -> dict[str, NDArray[np.float32]] | None:
+        """A part's i-vectors of a set by utterance, (D,) each; None where the recipe has none."""
+        if not self.recipe.features.ivectors:
+            return None
+        return load_vectors(self.run / part / "ivectors" / f"{name}.npz")
+
     def fold(self, part: str) -> frozenset[str]:
         """Speakers that a part does not train on: every n-th of them in an order by `FOLD_SEED`."""
         if part == ALL:
@@ -113,6 +122,18 @@ class Place:
         rows = zip(store.ids, store.speakers, strict=True)
         return {part: [utt_id for utt_id, speaker in rows if speaker in held]}
 
+    def transcripts(self, part: str) -> list[list[str]]:
+        """The words of every utterance that a part trains on, each said once."""
+        store = self.store(self.recipe.corpus.train)
+        ids = [utt_id for utt_id in self.training_ids(part) if original(utt_id)[1] == 1.0]
+        return [store.texts[store.place[utt_id]].split() for utt_id in ids]
+
+    def decoded_sets(self, part: str) -> list[str]:
+        """The test sets of a part, and the split dev where rescoring is tuned on it."""
+        corpus, names = self.recipe.corpus, list(self.test_ids(part))
+        tunes = self.recipe.lm.rows and not corpus.folds and corpus.dev not in names
+        return [*names, corpus.dev] if tunes else names
+
 
 def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
     """Cuts of every split, and the lexicon with what it lacks."""
@@ -120,7 +141,8 @@ def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
     if not corpus.source:
         from greenasr.data.generated import generate_speech
 
-        generate_speech(folder, corpus.hours, seed=0, jobs=max(1, place.jobs), tell=tell)
+        utterances = min(500, max(10, round(500 * corpus.hours)))  # of each test set: fewer below an hour
+        generate_speech(folder, corpus.hours, corpus.seeds[0], max(1, place.jobs), tell, utterances)
         names = [path.name.removesuffix(".cuts.jsonl.gz") for path in sorted(folder.glob("*.cuts.jsonl.gz"))]
         write_json(folder / "splits.json", names)
         return {"splits": names}
@@ -131,13 +153,19 @@ def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
         raise ValueError(
             f"{place.data / corpus.source}: no split '{corpus.train}', found {', '.join(found)}."
         )
+    wanted = {corpus.train, corpus.dev, *corpus.tests} if corpus.tests else set(found)
+    if lacking := set(corpus.tests) - set(found):
+        raise ValueError(
+            f"{place.data / corpus.source}: no test set '{min(lacking)}', found {', '.join(found)}."
+        )
+    found = {split: cuts for split, cuts in found.items() if split in wanted}
     for split, cuts in found.items():
         save_cuts(folder / f"{split}.cuts.jsonl.gz", cuts)
     counts = Counter(word for cut in found[corpus.train] for word in words(cut))
     lexicon = read_lexicon(place.data / corpus.lexicon, stress=corpus.stress) if corpus.lexicon else None
     missing = lexicon.missing(counts.elements()) if lexicon else []
     if lexicon is None or corpus.grapheme and missing:
-        spelled = graphemes([word for word, _ in missing] if lexicon else list(counts))
+        spelled = graphemes([word for word, _ in missing], SPELLED) if lexicon else graphemes(counts)
         lexicon = lexicon.extended(spelled) if lexicon else spelled
     elif missing:
         word, near = missing[0]
@@ -199,9 +227,8 @@ def align(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
 
 def make_ngram(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """The n-gram of a part's transcripts and its decoding graph."""
-    store, order = place.store(place.recipe.corpus.train), place.recipe.decode.order
-    ids = [utt_id for utt_id in place.training_ids(part) if original(utt_id)[1] == 1.0]
-    lm = kneser_ney([store.texts[store.place[utt_id]].split() for utt_id in ids], order).lm
+    order = place.recipe.decode.order
+    lm = kneser_ney(place.transcripts(part), order).lm
     write_arpa(lm, folder / "lm.arpa.gz")
     graph = decoding_graph(place, part, folder)
     return {"order": order, "states": graph.meta["states"], "arcs": graph.meta["arcs"]}
@@ -254,7 +281,8 @@ def make_task(place: Place, part: str, held_out: float = 0.0) -> tuple[Chain, Un
     masks = SpecAugment(chain.freq_masks, chain.freq_width, chain.time_masks, chain.time_width)
     task = Chain(
         dict.fromkeys(split, store), denominator_graph(phone_lm, pdf_map), numerators, targets, split,
-        frames=chain.frames, xent=chain.xent, leaky=chain.leaky, l2=chain.l2, augment=masks,
+        ivectors=place.ivectors(part, place.recipe.corpus.train), frames=chain.frames,
+        xent=chain.xent, leaky=chain.leaky, l2=chain.l2, augment=masks,
     )  # fmt: skip
     return task, Units(store.features, pdf_map, place.lexicon)
 
@@ -300,7 +328,7 @@ def listening(place: Place, part: str, name: str) -> Chain:
     store = place.store(name if part == ALL else place.recipe.corpus.train)
     return Chain(
         {name: store}, _NO_GRAPH, {}, ids={name: list(store.ids) if ids is None else ids},
-        frames=place.recipe.chain.frames,
+        ivectors=place.ivectors(part, name), frames=place.recipe.chain.frames,
     )  # fmt: skip
 
 
@@ -321,12 +349,13 @@ def decode(
 ) -> dict[str, Any]:
     """N-best lists of every test set of a part into ``out``, and errors of the best; WER and speeds.
 
+    The split dev, where rescoring is tuned on it, is decoded too but is no test set.
     RTF is of one core: seconds of work for a second of speech, of the network, of the search for the best
     path, and of lattices and lists.
     """
     saved, sets = load_acoustic(path), {}
     decoder = make_decoder(place, part, tuned)
-    for name in place.test_ids(part):
+    for name in place.decoded_sets(part):
         task = listening(place, part, name)
         store, ids = task.stores[name], task.ids[name]
         began = time.process_time()
@@ -356,7 +385,9 @@ def decode(
             "rtf_search": search / (frames / 100),
             "rtf_nbest": listing / (frames / 100),
         }
-    return {"sets": sets}
+    tests = place.test_ids(part)
+    result: dict[str, Any] = {"sets": {name: found for name, found in sets.items() if name in tests}}
+    return result | {"dev": found for name, found in sets.items() if name not in tests}
 
 
 def describe(path: Path) -> dict[str, Any]:
