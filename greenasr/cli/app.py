@@ -18,10 +18,12 @@ from greenasr.cli.costs import costs
 from greenasr.cli.inspect import inspect
 from greenasr.cli.ngram import ngram
 from greenasr.cli.perplexity import perplexity
+from greenasr.cli.prepare import prepare
 from greenasr.cli.rescore import rescore
 from greenasr.cli.score import score
 from greenasr.cli.table import table
 from greenasr.cli.train import train
+from greenasr.cli.transcribe import transcribe
 from greenasr.pipeline.memory import keep_heap
 
 app = typer.Typer(
@@ -31,7 +33,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, costs, allocate, compress, perplexity, ngram, rescore, score, inspect, table):
+COMMANDS = (
+    *(prepare, train, costs, allocate, compress, inspect),  # from data to a small model
+    *(perplexity, ngram, transcribe, rescore, score),  # what it says, and how good that is
+    table,  # all of it
+)
+for command in COMMANDS:
     app.command()(command)
 
 

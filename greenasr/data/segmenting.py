@@ -1,0 +1,160 @@
+"""Long sound to utterances: cut where it is quiet for long enough, and nowhere later than half a minute.
+
+    level_t = 10 log10 mean x²  over 50 ms                    dB below full scale, never under `SILENT`
+    voiced_t = level_t ≥ low + `SHARE` (high - low)           low, high: least and greatest of the last 30 s
+
+An utterance goes from its first voiced level to the first pause of `Pauses.pause` seconds, with half a
+pause kept on either side; what lies between utterances is left out.  One that finds no pause in
+`Pauses.longest` seconds is cut in its second half, at the quietest quarter of a second.  Where nothing
+stands out (low is high: noise alone, a tone) everything is voiced: rather a word too much for the recogniser
+than one too few.
+
+Only the past decides, so a stream is cut exactly as a file of the same samples is, in blocks of any size,
+with no more memory than the longest utterance and one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.05  # seconds of a level
+HISTORY = 600  # levels that a threshold looks back: 30 s
+SHARE = 0.3  # of the way from the lowest to the highest level
+SILENT = -70.0  # dB below full scale; nothing under it is heard
+DIP = 5  # levels over which the quietest place of an unbroken stretch is measured
+Samples = NDArray[np.float32]
+Levels = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """Where utterances end: after ``pause`` seconds of quiet, or ``longest`` seconds without one."""
+
+    pause: float = 0.5
+    longest: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cuts words or never cuts."""
+        if not 0.1 <= self.pause <= 10:
+            raise ValueError(f"a pause of {self.pause:g} s: expected 0.1 to 10 seconds, 0.5 is usual.")
+        if not max(1.0, 2 * self.pause) <= self.longest <= 300:
+            raise ValueError(
+                f"utterances of at most {self.longest:g} s: expected two pauses ({2 * self.pause:g} s), "
+                "a second and more, up to 300; 30 is usual."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """Samples (n,) of a longer sound, and the index in it of the first."""
+
+    start: int
+    samples: Samples
+
+
+def split(samples: Samples, rate: int, how: Pauses | None = None) -> list[tuple[int, int]]:
+    """The utterances of a sound, (n,) -> [(start, end), …] in samples, in order and without overlap.
+
+    >>> quiet, tone = np.zeros(16_000), np.sin(np.arange(16_000.0))
+    >>> split(np.concatenate([quiet, tone, quiet, tone]), 16_000)
+    [(12000, 36000), (44000, 64000)]
+    """
+    return [(u.start, u.start + len(u.samples)) for u in utterances([samples], rate, how)]
+
+
+def utterances(blocks: Iterable[Samples], rate: int, how: Pauses | None = None) -> Iterator[Utterance]:
+    """Cut a sound that comes in blocks; an utterance is handed on as soon as its end is known.
+
+    The blocks' sizes make no difference.
+    """
+    how, size = how or Pauses(), level_size(rate)
+    margin = _margin(how)
+    kept, at = np.zeros(0, np.float32), 0  # samples not yet handed on, and where they begin
+    level, voiced, past = np.zeros(0), np.zeros(0, np.bool_), np.zeros(0)
+    for block in _then_none(blocks):
+        ended = block is None
+        if block is not None:
+            kept = np.concatenate([kept, block])
+        whole = len(kept) if ended else len(kept) // size * size
+        fresh = levels(kept[len(level) * size : whole], rate)
+        level = np.concatenate([level, fresh])
+        voiced = np.concatenate([voiced, is_voiced(fresh, past)])
+        past = np.concatenate([past, fresh])[-HISTORY:]
+        while (found := first_utterance(level, voiced, how, ended)) is not None:
+            start, end = found
+            yield Utterance(at + start * size, kept[start * size : end * size].copy())
+            kept, level, voiced, at = kept[end * size :], level[end:], voiced[end:], at + end * size
+        first = int(voiced.argmax()) if voiced.any() else len(voiced)
+        quiet = max(0, first - margin)
+        kept, level, voiced, at = kept[quiet * size :], level[quiet:], voiced[quiet:], at + quiet * size
+
+
+def level_size(rate: int) -> int:
+    """Samples of a level."""
+    return max(1, round(LEVEL * rate))
+
+
+def levels(samples: Samples, rate: int) -> Levels:
+    """10 log10 of the mean square of every 50 ms, (n,) -> (L,); the last may be of fewer samples.
+
+    >>> levels(np.ones(1_000, np.float32), 16_000).tolist(), levels(np.zeros(3, np.float32), 16_000).tolist()
+    ([0.0, 0.0], [-70.0])
+    """
+    starts = np.arange(0, len(samples), level_size(rate))
+    if not len(starts):
+        return np.zeros(0)
+    sums = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
+    power = sums / np.diff(np.append(starts, len(samples)))
+    found: Levels = 10 * np.log10(np.maximum(power, 10 ** (SILENT / 10)))
+    return found
+
+
+def is_voiced(level: Levels, past: Levels) -> Bools:
+    """Whether each level stands out from those of the last 30 s, (L,), (P,) before them -> (L,)."""
+    if not len(level):
+        return np.zeros(0, np.bool_)
+    before = past[-(HISTORY - 1) :]
+    filled = np.concatenate([np.full(HISTORY - 1 - len(before), np.nan), before, level])
+    window = np.lib.stride_tricks.sliding_window_view(filled, HISTORY)
+    low, high = np.fmin.reduce(window, axis=1), np.fmax.reduce(window, axis=1)
+    found: Bools = (level > SILENT) & (level >= low + SHARE * (high - low))
+    return found
+
+
+def first_utterance(level: Levels, voiced: Bools, how: Pauses, ended: bool) -> tuple[int, int] | None:
+    """Start and end in levels of the first utterance, (L,), (L,); None while there is none or no end to it.
+
+    ``ended``: nothing follows, so that the end of the levels ends an utterance as well.
+    """
+    if not voiced.any():
+        return None
+    margin, pause, longest = _margin(how), round(how.pause / LEVEL), round(how.longest / LEVEL)
+    start = max(0, int(voiced.argmax()) - margin)
+    heard = voiced[start : start + longest]
+    index = np.arange(len(heard))
+    quiet_for = index - np.maximum.accumulate(np.where(heard, index, -1))
+    pauses = np.flatnonzero(quiet_for == pause)
+    if len(pauses):
+        return start, start + int(pauses[0]) + 1 - pause + margin
+    if len(heard) == longest:
+        half = longest // 2
+        dips = np.convolve(level[start + half : start + longest], np.ones(DIP) / DIP, "valid")
+        return start, start + half + int(dips.argmin()) + DIP // 2
+    if ended:
+        return start, min(start + len(heard), start + int(np.flatnonzero(heard)[-1]) + 1 + margin)
+    return None
+
+
+def _margin(how: Pauses) -> int:
+    """Levels of a pause that stay with the utterance before it, and with the one behind it."""
+    return round(how.pause / LEVEL) // 2
+
+
+def _then_none(blocks: Iterable[Samples]) -> Iterator[Samples | None]:
+    yield from blocks
+    yield None

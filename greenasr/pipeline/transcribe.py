@@ -1,0 +1,226 @@
+"""Sound in, words with times out: an acoustic model and a decoding graph, one utterance after another.
+
+    blocks ─▶ utterances (`segmenting`) ─▶ 16 kHz ─▶ features, CMVN ─▶ logits ─▶ search ─▶ words with times
+
+CMVN is what the model's features say.  "utterance" takes away the mean of the utterance; "speaker" the mean
+of all that the same source said up to the utterance's end, since one source is taken for one speaker and what
+comes later may not be there yet; "none" takes nothing away.  No more than one utterance is held at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from greenasr.data.audio import too_short
+from greenasr.data.features import RATE, Feats, Features
+from greenasr.data.resample import resample
+from greenasr.data.segmenting import Pauses, Samples, utterances
+from greenasr.decode.arpa import read_arpa
+from greenasr.decode.graph import DecodingGraph, build_graph, cached_graph, graph_key
+from greenasr.decode.nbest import NBest
+from greenasr.decode.ngram import UNK
+from greenasr.decode.wfst import Decoder, Hypothesis, Logits, to_nbest
+from greenasr.models.tdnnf import Tdnnf
+from greenasr.pipeline.acoustic_models import SavedAcoustic, Units, load_acoustic
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One utterance: where it lies in its source, in seconds, and what may have been said, best first.
+
+    ``work`` is what it cost: seconds of one core for features with network, and for the search.
+    """
+
+    source: str
+    start: float
+    end: float
+    hyps: tuple[Hypothesis, ...]
+    work: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def id(self) -> str:
+        """Source, start and end in hundredths of a second, as Kaldi names segments.
+
+        >>> Transcript("talk", 1.5, 12.25, ()).id
+        'talk-0000150-0001225'
+        """
+        return f"{self.source}-{round(100 * self.start):07d}-{round(100 * self.end):07d}"
+
+    @property
+    def words(self) -> list[tuple[str, float, float]]:
+        """(word, start, end) of the best hypothesis, in seconds of the source."""
+        best = self.hyps[0]
+        return [
+            (word, round(self.start + start, 3), round(min(self.start + end, self.end), 3))
+            for word, (start, end) in zip(best.words, best.word_times, strict=True)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: the utterance with its words; costs are unscaled, see `decode.wfst.Hypothesis`."""
+        best = self.hyps[0]
+        return {
+            "id": self.id,
+            "source": self.source,
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "text": " ".join(best.words),
+            "words": [{"word": word, "start": start, "end": end} for word, start, end in self.words],
+            "complete": best.complete,
+            "acoustic_cost": best.acoustic_cost,
+            "graph_cost": best.graph_cost,
+        }
+
+    def ctm(self) -> str:
+        """A line `source channel start duration word` for every word, as NIST's scoring takes it."""
+        source = "_".join(self.source.split())
+        return "".join(
+            f"{source} 1 {start:.3f} {end - start:.3f} {word}\n" for word, start, end in self.words
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Recogniser:
+    """Everything between samples and words; ``n`` hypotheses an utterance, 0 for the best path alone."""
+
+    model: Tdnnf
+    units: Units
+    decoder: Decoder
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together."""
+        if self.model.config.ivector_dim:
+            raise ValueError(
+                f"the model reads i-vectors ({self.model.config.ivector_dim} dimensions), its file has no "
+                "extractor: give a model trained without them."
+            )
+        if self.decoder.graph.n_pdfs != self.units.pdf_map.n_pdfs:
+            raise ValueError(
+                f"the decoding graph is of {self.decoder.graph.n_pdfs} pdfs, the model has "
+                f"{self.units.pdf_map.n_pdfs}: give the model's own graph, or build it with --arpa."
+            )
+        if self.n < 0:
+            raise ValueError(f"{self.n} hypotheses an utterance: expected 1 or more.")
+
+    @torch.inference_mode()
+    def logits(self, feats: Feats) -> Logits:
+        """Features behind CMVN (T, F) -> logits of pdfs (T', C)."""
+        logits, _ = self.model(torch.from_numpy(np.ascontiguousarray(feats))[None])
+        found: Logits = logits[0].float().numpy()
+        return found
+
+    def search(self, logits: Logits) -> tuple[Hypothesis, ...]:
+        """Logits (T', C) -> hypotheses, best first, at least one."""
+        return tuple(self.decoder.nbest(logits, self.n)) if self.n else (self.decoder.best(logits),)
+
+    def nbest(self, found: Transcript) -> NBest:
+        """The list that `greenasr rescore` reads; no reference is known."""
+        scale, penalty = self.decoder.acoustic_scale, self.decoder.word_penalty
+        return to_nbest(found.id, found.hyps, None, scale, penalty)
+
+
+class RunningMean:
+    """CMVN of one source: with "speaker", the mean of all its frames so far."""
+
+    def __init__(self, features: Features):
+        self.features = features
+        self.total, self.frames = np.zeros(features.dim), 0
+
+    def __call__(self, raw: Feats) -> Feats:
+        """Raw features of the next utterance (T, F) -> features behind CMVN (T, F)."""
+        if self.features.cmvn != "speaker":
+            return self.features.normalised(raw)
+        self.total += raw.sum(0, dtype=np.float64)
+        self.frames += len(raw)
+        return self.features.normalised(raw, (self.total / self.frames).astype(np.float32))
+
+
+def transcribe(
+    recogniser: Recogniser,
+    blocks: Iterable[Samples],
+    rate: int,
+    source: str,
+    pauses: Pauses | None = None,
+) -> Iterator[Transcript]:
+    """The utterances of a sound that comes in blocks, each as soon as its end is known.
+
+    ValueError names the source and the second where the network's outputs are not finite.
+    """
+    cmvn = RunningMean(recogniser.units.features)
+    for utterance in utterances(blocks, rate, pauses):
+        if too_short(len(utterance.samples), rate):
+            continue  # what is left of a cut's second half: less than a window, so no word
+        start = utterance.start / rate
+        began = time.process_time()
+        feats = cmvn(recogniser.units.features.raw(resample(utterance.samples, rate, RATE)))
+        logits = recogniser.logits(feats)
+        there = time.process_time()
+        try:
+            hyps = recogniser.search(logits)
+        except ValueError as error:
+            raise ValueError(f"{source}, utterance at {start:.2f} s: {error}") from None
+        work = (there - began, time.process_time() - there)
+        yield Transcript(source, start, start + len(utterance.samples) / rate, hyps, work)
+
+
+def load_recogniser(
+    model: Path,
+    graph: Path | None = None,
+    arpa: Path | None = None,
+    *,
+    acoustic_scale: float = 1.0,
+    word_penalty: float = 0.0,
+    beam: float = 15.0,
+    n: int = 0,
+) -> Recogniser:
+    """A packed acoustic model with the graph in ``graph``, or one built of the n-gram model ``arpa``.
+
+    A graph that was built is kept beside the model, see `graph_of`.
+    """
+    if (graph is None) == (arpa is None):
+        raise ValueError(
+            "a recogniser needs one decoding graph: give --graph FOLDER, or --arpa FILE to build it."
+        )
+    saved = load_acoustic(model)
+    found = graph_of(model, saved, arpa) if arpa is not None else read_graph(graph or Path())
+    return Recogniser(saved.model, saved.units, Decoder(found, acoustic_scale, word_penalty, beam), n)
+
+
+def read_graph(folder: Path) -> DecodingGraph:
+    """The graph in a folder; ValueError where there is none or it is not whole."""
+    if not (folder / "meta.json").exists():
+        raise ValueError(
+            f"{folder}: no decoding graph there (no meta.json): give a folder that holds one, or an n-gram "
+            "model with --arpa to build it from."
+        )
+    return DecodingGraph.load(folder)
+
+
+def graph_of(model: Path, saved: SavedAcoustic, arpa: Path) -> DecodingGraph:
+    """HCLG of the model's lexicon and pdf map and an n-gram model, in `MODEL.graph-<key>` beside the model.
+
+    Words that the n-gram model lacks share the mass of its <unk>, if it has one.  Where nothing can be
+    written beside the model the graph is built anew every time.
+    """
+    lexicon, pdf_map = saved.units.lexicon, saved.units.pdf_map
+    for unk in (UNK, None):
+        folder = _graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))
+        if folder.exists():
+            return cached_graph(folder, lexicon, pdf_map, arpa, unk=unk)
+    unk = UNK if UNK in read_arpa(arpa).ids else None
+    if not os.access(model.parent, os.W_OK):
+        return build_graph(lexicon, pdf_map, arpa, unk=unk)
+    folder = _graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))
+    return cached_graph(folder, lexicon, pdf_map, arpa, unk=unk)
+
+
+def _graph_folder(model: Path, key: str) -> Path:
+    return model.with_name(f"{model.name}.graph-{key}")
