@@ -171,22 +171,28 @@ class IVectorExtractor:
 
 
 def vectors_of(
-    extractor: IVectorExtractor, store: FeatureStore, by: Literal["utterance", "speaker"] = "utterance"
+    extractor: IVectorExtractor,
+    store: FeatureStore,
+    by: Literal["utterance", "speaker"] = "utterance",
+    ids: Sequence[str] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """An i-vector (D,) for every utterance of a store, by id: its own, or that of all its speaker said.
 
-    Vectors by utterance vary more and so make better training data; by speaker they are steadier.
+    With ``ids`` of these alone, and a speaker has said no more than these.  Vectors by utterance vary more
+    and so make better training data; by speaker they are steadier.
     """
+    chosen = store.ids if ids is None else tuple(ids)
     if by == "utterance":
-        return {utt_id: extractor(store.raw(utt_id)) for utt_id in store.ids}
+        return {utt_id: extractor(store.raw(utt_id)) for utt_id in chosen}
     if by != "speaker":
         raise ValueError(f"i-vectors by '{by}': expected 'utterance' or 'speaker'.")
+    speaker = {utt_id: store.speakers[store.place[utt_id]] for utt_id in chosen}
     heard: dict[str, Stats] = {}
-    for utt_id, name in zip(store.ids, store.speakers, strict=True):
+    for utt_id, name in speaker.items():
         found, before = extractor.stats(store.raw(utt_id)), heard.get(name)
         heard[name] = Stats(before.counts + found.counts, before.sums + found.sums) if before else found
     vectors = {name: extractor.extract(stats)[0] for name, stats in heard.items()}
-    return {utt_id: vectors[name] for utt_id, name in zip(store.ids, store.speakers, strict=True)}
+    return {utt_id: vectors[name] for utt_id, name in speaker.items()}
 
 
 def save_vectors(path: str | Path, vectors: Mapping[str, NDArray[np.float32]]) -> None:

@@ -32,7 +32,7 @@ from greenasr.compress.kl import kl_costs
 from greenasr.compress.upkeep import Upkeep
 from greenasr.data.files import read_json, write_json
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig, semi_orthogonal_step_
-from greenasr.pipeline import adaptation, hybrid
+from greenasr.pipeline import adaptation, hybrid, speakers
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.hybrid import ALL, Place, Tell
 from greenasr.pipeline.hybrid_recipe import HybridRow
@@ -57,8 +57,12 @@ def stages(place: Place) -> list[Stage]:
         align, ngram = f"{part}/align", f"{part}/ngram"
         made.append(Stage(align, ("features",), partial(hybrid.align, place, part)))
         made.append(Stage(ngram, (align,), partial(hybrid.make_ngram, place, part)))
+        base = [align, ngram]
+        if recipe.features.ivectors:
+            base.append(f"{part}/ivectors")
+            made.append(Stage(base[-1], ("features",), partial(speakers.make_ivectors, place, part)))
         for seed in recipe.corpus.seeds:
-            made += _of_seed(place, part, seed, (align, ngram))
+            made += _of_seed(place, part, seed, tuple(base))
     return made
 
 
@@ -114,6 +118,7 @@ def network(place: Place, units: Any, seed: int, **changes: Any) -> Tdnnf:
     torch.manual_seed(seed)
     shape = {
         "feat_dim": units.features.dim,
+        "ivector_dim": place.recipe.features.ivectors,
         "n_pdfs": units.pdf_map.n_pdfs,
         "xent": place.recipe.chain.xent > 0,
     }

@@ -50,12 +50,16 @@ class Corpus:
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """See `greenasr.data.features.Features`; ``ivectors`` is their dimension, 0 for none."""
+    """See `greenasr.data.features.Features`; ``ivectors`` is their dimension, 0 for none.
+
+    ``ivector_gaussians`` are those of the background model behind them.
+    """
 
     kind: str = "fbank"
     bins: int = 40
     cmvn: str = "utterance"
     ivectors: int = 0
+    ivector_gaussians: int = 256
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,8 @@ def load_hybrid(path: str | Path) -> HybridRecipe:
 
 def _check(recipe: HybridRecipe) -> None:
     """Refuse what would fail late."""
-    configure("tdnnf", {**recipe.model, "feat_dim": recipe.features.bins, "n_pdfs": 1})
+    inputs = {"feat_dim": recipe.features.bins, "ivector_dim": recipe.features.ivectors}
+    configure("tdnnf", {**recipe.model, **inputs, "n_pdfs": 1})
     names = [row.name for row in recipe.rows]
     if len(set(names)) != len(names) or "float" not in names:
         raise ValueError(
