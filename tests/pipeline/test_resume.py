@@ -48,6 +48,7 @@ generate = 40
 method = "float"
 [[row]]
 method = "admm"
+teach = 0.5
 bits = 2
 [[row]]
 method = "hessian"
