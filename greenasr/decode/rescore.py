@@ -159,6 +159,7 @@ def run(
     errors: Sequence[Sequence[Errors]] | None = None,
     weights: Mapping[str, float] | None = None,
     guard: bool = True,
+    need_heldout: bool = True,
     seed: int = 0,
     tell: Callable[[str, int, int], None] = lambda part, done, of: None,
 ) -> Rescoring:
@@ -169,8 +170,9 @@ def run(
     ``weights`` (name -> weight) are used as they are: with those of the full-precision model a compressed one
     is judged without the luck of its own tuning; lists without a reference are then in no half.  ``guard``
     leaves the first pass alone unless weights tuned on four fifths of the dev half save errors on the last
-    fifth, in all five turns together, with a matched-pairs z above 1.645.  ``tell`` is told (part, done, of)
-    while weights are tuned.
+    fifth, in all five turns together, with a matched-pairs z above 1.645.  Without
+    ``need_heldout`` all utterances may be for tuning, when the weights are for other lists.  ``tell`` is
+    told (part, done, of) meanwhile.
     """
     seconds: dict[str, float] = {}
     if errors is None:
@@ -180,7 +182,8 @@ def run(
         False: [u for u, e in enumerate(nbest) if not dev(e.id) and errors[u]],
     }
     for is_dev, chosen in halves.items():
-        if (weights is None or mix) and not sum(errors[u][0].n_ref for u in chosen):
+        needed = (weights is None or mix) and (is_dev or need_heldout)
+        if needed and not sum(errors[u][0].n_ref for u in chosen):
             raise ValueError(
                 f"the {'dev' if is_dev else 'held-out'} half has {len(chosen)} of {len(nbest)} utterances "
                 "and no reference word. Give more utterances."

@@ -29,17 +29,20 @@ from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training, fit_
 from greenasr.compress.hessian import hessian_costs
 from greenasr.compress.kl import kl_costs
+from greenasr.compress.search import Search
 from greenasr.compress.upkeep import Upkeep
 from greenasr.data.files import read_json, write_json
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig, semi_orthogonal_step_
-from greenasr.pipeline import adaptation, hybrid, speakers
+from greenasr.pipeline import adaptation, hybrid, hybrid_lm, speakers
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.hybrid import ALL, Place, Tell
 from greenasr.pipeline.hybrid_recipe import HybridRow
+from greenasr.pipeline.models import span_weights
 from greenasr.pipeline.plans import read_costs
 from greenasr.pipeline.pooled import Runs, compare, pooled_errors
 from greenasr.pipeline.recipe import METHODS, PLANNED
 from greenasr.pipeline.run import Stage
+from greenasr.pipeline.systems import systems
 from greenasr.roles import BitMap, Cluster
 from greenasr.score.errors import bootstrap_ci95, wer
 
@@ -63,6 +66,8 @@ def stages(place: Place) -> list[Stage]:
             made.append(Stage(base[-1], ("features",), partial(speakers.make_ivectors, place, part)))
         for seed in recipe.corpus.seeds:
             made += _of_seed(place, part, seed, tuple(base))
+            made += hybrid_lm.stages_of_seed(place, part, seed, tuned_on(place, part))
+        made += hybrid_lm.stages_of_part(place, part)
     return made
 
 
@@ -83,9 +88,11 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
         elif row.method != "float":
             needs = (f"{home}/{start_of(place, row)}",)
             if row.method in PLANNED:
-                costs = f"{home}/costs-{row.method}"
+                costs, measure = f"{home}/{costs_of(row)}", _costs
+                if row.method == "search":
+                    needs, measure = (*needs, *(f"{home}/{r.name}" for r in candidates(place, row))), _choose
                 if costs not in {stage.name for stage in made}:
-                    made.append(Stage(costs, needs, partial(_costs, place, part, seed, row)))
+                    made.append(Stage(costs, needs, partial(measure, place, part, seed, row)))
                 needs = (*needs, costs)
         made.append(Stage(f"{home}/{row.name}", needs, partial(_row, place, part, seed, row)))
         words = (f"{home}/{row.name}", *tune)
@@ -111,6 +118,17 @@ def start_of(place: Place, row: HybridRow) -> str:
     if row.start != "float" or row.network == "manual":
         return row.start
     return "compact" if any(r.name == "compact" for r in place.recipe.rows) else "float"
+
+
+def costs_of(row: HybridRow) -> str:
+    """The folder of the costs behind a row's plan; a search has a target of bits, hence its own."""
+    return f"costs-{row.method}-{row.bits:g}" if row.method == "search" else f"costs-{row.method}"
+
+
+def candidates(place: Place, row: HybridRow) -> list[HybridRow]:
+    """The uniform ADMM rows that a search chooses from: those of the row's own network."""
+    start = start_of(place, row)
+    return [r for r in place.recipe.rows if r.method == "admm" and start_of(place, r) == start]
 
 
 def network(place: Place, units: Any, seed: int, **changes: Any) -> Tdnnf:
@@ -226,7 +244,7 @@ def bit_map_of(place: Place, home: Path, row: HybridRow, clusters: tuple[Cluster
     compress = place.recipe.compress
     step = row.step or compress.step
     if row.method in PLANNED:
-        costs = read_costs(home / f"costs-{row.method}" / "costs.json")
+        costs = read_costs(home / costs_of(row) / "costs.json")
         return allocate(costs, average_bits=row.bits, pinned=compress.pin, step=step)
     return BitMap.uniform(clusters, int(row.bits), step)
 
@@ -253,6 +271,27 @@ def _costs(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tel
     return {"method": row.method, "details": dict(costs.details)}
 
 
+def _choose(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell: Tell) -> dict[str, Any]:
+    """GREEN §4.3: choices, by Gumbel-softmax, between the weights of the uniform models at every layer."""
+    recipe, compress, home = place.recipe, place.recipe.compress, folder.parent
+    task, _ = hybrid.make_task(place, part)
+    model = load_acoustic(home / start_of(place, row) / "train.packed").model.to(place.device)
+    trained = {int(r.bits): span_weights(home / r.name / "model.packed") for r in candidates(place, row)}
+    search = Search(clusters_of(place, model), trained, target_bits=row.bits, weighting="gumbel")
+    training = replace(
+        recipe.train,
+        epochs=compress.search_epochs,
+        lr=compress.search_lr,
+        weight_decay=0.0,
+        warmup=0.0,
+        seed=seed,
+    )
+    fit_(model, task, search, training, run=folder, on_step=_teller(tell))
+    costs = search.costs()
+    write_json(folder / "costs.json", costs.to_json())
+    return {"method": row.method, "details": dict(costs.details), "shares": search.weights()}
+
+
 def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The finished rows as one JSON value: WER of each set and pooled, sizes, ratios, marks."""
     recipe = place.recipe
@@ -270,6 +309,7 @@ def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     return {
         "title": recipe.title,
         "rows": rows,
+        "systems": systems(place, results),
         "parts": list(place.parts),
         "seeds": list(recipe.corpus.seeds),
     }

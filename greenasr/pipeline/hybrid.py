@@ -386,8 +386,10 @@ def decode(
             "rtf_nbest": listing / (frames / 100),
         }
     tests = place.test_ids(part)
-    result: dict[str, Any] = {"sets": {name: found for name, found in sets.items() if name in tests}}
-    return result | {"dev": found for name, found in sets.items() if name not in tests}
+    return {
+        "sets": {name: found for name, found in sets.items() if name in tests},
+        "others": {name: found for name, found in sets.items() if name not in tests},
+    }
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -13,8 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
-from greenasr.pipeline.recipe import METHODS, PLANNED, Compress, Row
+from greenasr.pipeline.recipe import (
+    METHODS,
+    PLANNED,
+    Compress,
+    Row,
+    Windows,
+    check_average,
+    check_model,
+)
 from greenasr.pipeline.sections import make, read_toml
 from greenasr.tasks.networks import configure
 
@@ -138,6 +147,39 @@ class LhucSettings:
 
 
 @dataclass(frozen=True)
+class LmSettings:
+    """Rescoring of the ``rows`` named by a Transformer LM, full-precision and of ``bits`` on average.
+
+    Its text is the part's training transcripts and the files ``text``, relative to ``--data``.  ``model``,
+    ``task``, ``train`` and ``compress`` are the sections of a recipe of language models, here [lm.model] and
+    so on; the low-bit model has a plan by ``plan`` and is trained onto it by ``fit``.
+    """
+
+    rows: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    tokenizer: str = "words"
+    vocab: int = 10_000
+    bits: float = 2.0
+    plan: str = "hessian"
+    fit: str = "admm"
+    model: Mapping[str, Any] = field(default_factory=lambda: {"layers": 2, "dim": 64, "heads": 4})
+    task: Windows = Windows(length=32, batch=16, stride=16, by_sentence=True)
+    train: Training = Training(epochs=10, lr=2e-3)
+    compress: Compress = Compress()
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail after hours of acoustic training."""
+        if self.plan not in ("hessian", "kl"):
+            raise ValueError(f"[lm] plan is '{self.plan}': choose hessian or kl.")
+        if self.fit not in COMPRESSORS:
+            raise ValueError(f"[lm] fit is '{self.fit}': choose from {', '.join(COMPRESSORS)}.")
+        if self.tokenizer not in ("words", "pieces"):
+            raise ValueError(f"[lm] tokenizer is '{self.tokenizer}': choose words or pieces.")
+        check_model(self.model, self.compress)
+        check_average("[lm]", self.bits, self.compress.widths)
+
+
+@dataclass(frozen=True)
 class HybridRow(Row):
     """A line: as for language models, and which ``network`` it has: "manual", or the "searched" one."""
 
@@ -166,7 +208,7 @@ class HybridRecipe:
     compress: Compress
     decode: DecodeSettings
     rows: tuple[HybridRow, ...]
-    lm: Mapping[str, Any] = field(default_factory=dict)
+    lm: LmSettings = LmSettings()
     lhuc: LhucSettings = LhucSettings()
 
     def to_json(self) -> dict[str, Any]:
@@ -202,7 +244,7 @@ def load_hybrid(path: str | Path) -> HybridRecipe:
             title=value.pop("title"),
             model=value.pop("model"),
             rows=tuple(make(HybridRow, row, "row") for row in value.pop("row", [])),
-            lm=value.pop("lm", {}),
+            lm=_language_model(value.pop("lm", {})),
             **made,
         )
         _check(recipe)
@@ -216,6 +258,15 @@ def load_hybrid(path: str | Path) -> HybridRecipe:
     return recipe
 
 
+def _language_model(value: Any) -> LmSettings:
+    """The section [lm] with its sections within."""
+    kinds: dict[str, type[Any]] = {"task": Windows, "train": Training, "compress": Compress}
+    if not isinstance(value, dict):
+        raise ValueError("[lm] must be a table.")
+    within = {key: make(cls, value[key], f"lm.{key}") for key, cls in kinds.items() if key in value}
+    return make(LmSettings, {**value, **within}, "lm")
+
+
 def _check(recipe: HybridRecipe) -> None:
     """Refuse what would fail late."""
     inputs = {"feat_dim": recipe.features.bins, "ivector_dim": recipe.features.ivectors}
@@ -225,10 +276,23 @@ def _check(recipe: HybridRecipe) -> None:
         raise ValueError(
             f"rows must differ and one must be method 'float', network 'manual'; got {', '.join(names)}."
         )
-    if unknown := set(recipe.lhuc.rows) - set(names):
-        raise ValueError(f"[lhuc] rows names '{min(unknown)}': choose from {', '.join(names)}.")
+    for section, chosen in (("lhuc", recipe.lhuc.rows), ("lm", recipe.lm.rows)):
+        if unknown := set(chosen) - set(names):
+            raise ValueError(f"[{section}] rows names '{min(unknown)}': choose from {', '.join(names)}.")
+    if recipe.lm.rows and "float" not in recipe.lm.rows:
+        raise ValueError("[lm] rows lacks 'float', the full-precision system that others are held against.")
     for row in recipe.rows:
         if row.network not in ("manual", "searched"):
             raise ValueError(f"row '{row.name}' has network '{row.network}': choose manual or searched.")
-        if row.method not in METHODS or row.method == "search" and row.method in PLANNED and len(names) < 3:
-            raise ValueError(f"row '{row.name}' chooses between admm rows: give two or more.")
+        widths = set(recipe.compress.widths)
+        if row.method == "search":
+            widths = {int(r.bits) for r in recipe.rows if (r.method, r.network) == ("admm", row.network)}
+            if len(widths) < 2:
+                raise ValueError(f"row '{row.name}' chooses between admm rows of its network: give two or more.")
+        if row.method in PLANNED and not min(widths) <= row.bits <= max(widths):
+            raise ValueError(
+                f"row '{row.name}' asks for {row.bits:g} bits on average, its widths go from {min(widths)} to "
+                f"{max(widths)}: choose a number between."
+            )
+    if odd := set(recipe.compress.widths) - set(WIDTHS):
+        raise ValueError(f"[compress] widths has {min(odd)}: choose from {', '.join(map(str, WIDTHS))}.")

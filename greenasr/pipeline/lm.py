@@ -5,6 +5,7 @@ Commands and tables call the same functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -222,13 +223,23 @@ def measure(
         weights = em_weights([logprobs["dev"], other["dev"]])
         result["ppl_4gram"] = perplexity(interpolate([logprobs["test"], other["test"]], weights))
         result["lm_weight"] = float(weights[0])
+    return result | describe(path, saved)
+
+
+def describe(path: Path, saved: Saved) -> dict[str, Any]:
+    """Size and plan of the model in a packed file."""
     plan = saved.bit_map
-    return result | {
+    return {
         "bytes": path.stat().st_size,
         "bits": 32 if plan is None else plan.average_bits,
         "plan": None if plan is None else dict(plan.bits),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in saved.model.parameters()),
     }
+
+
+def teller(tell: Tell) -> OnStep:
+    """Progress of training, with the perplexity of the step's batch."""
+    return lambda step, total, loss: tell(step, total, f"ppl {math.exp(min(loss, 20)):.1f}")
 
 
 def _noted(tell: Tell, note: str) -> Callable[[int, int], None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,22 +231,33 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def _check(recipe: Recipe) -> None:
     """Refuse what would fail late: a network or a plan that cannot be, after hours of training."""
-    if not isinstance(recipe.model, dict):
-        raise ValueError("[model] must be a table.")
+    check_model(recipe.model, recipe.compress)
     if recipe.ngram_order not in range(1, 6):
         raise ValueError(f"ngram_order is {recipe.ngram_order!r}, expected 1 to 5.")
-    shape = {key: size for key, size in recipe.model.items() if key != "network"}
-    configure(recipe.model.get("network", "transformer"), {**shape, "vocab": 1})
-    if odd := set(recipe.compress.widths) - set(WIDTHS):
-        raise ValueError(f"[compress] widths has {min(odd)}: choose from {', '.join(map(str, WIDTHS))}.")
     for row in recipe.rows:
         widths = row.widths or recipe.compress.widths
         if row.method == "search":
             widths = tuple(int(r.bits) for r in recipe.rows if r.method == "admm" and not r.bands)
             if len(set(widths)) < 2:
                 raise ValueError(f"row '{row.name}' chooses between admm rows: give two or more.")
-        if row.method in PLANNED and not min(widths) <= row.bits <= max(widths):
-            raise ValueError(
-                f"row '{row.name}' asks for {row.bits:g} bits on average, its widths go from "
-                f"{min(widths)} to {max(widths)}: choose a number between."
-            )
+        if row.method in PLANNED:
+            check_average(f"row '{row.name}'", row.bits, widths)
+
+
+def check_model(model: Mapping[str, Any], compress: Compress) -> None:
+    """Refuse a language model that cannot be built, and widths that no weight can have."""
+    if not isinstance(model, dict):
+        raise ValueError("[model] must be a table.")
+    shape = {key: size for key, size in model.items() if key != "network"}
+    configure(model.get("network", "transformer"), {**shape, "vocab": 1})
+    if odd := set(compress.widths) - set(WIDTHS):
+        raise ValueError(f"[compress] widths has {min(odd)}: choose from {', '.join(map(str, WIDTHS))}.")
+
+
+def check_average(what: str, bits: float, widths: Sequence[int]) -> None:
+    """Refuse an average that a plan of these widths cannot have."""
+    if not min(widths) <= bits <= max(widths):
+        raise ValueError(
+            f"{what} asks for {bits:g} bits on average, its widths go from "
+            f"{min(widths)} to {max(widths)}: choose a number between."
+        )

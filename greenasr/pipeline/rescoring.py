@@ -78,7 +78,7 @@ def rescore_sets(
         kept = [e for e in entries if not lists.gives(name, e.id)]
         weights = None if float_out is None else read_json(float_out / f"{name}.weights.json")["weights"]
         found = rescore.run(
-            kept, ngram, _scorer(task, saved, tell, name), weights=weights, tell=_parts(tell, name)
+            kept, ngram, scorer(task, saved, tell, name), weights=weights, tell=_parts(tell, name)
         )
         write_nbest(out / f"{name}.jsonl", found.nbest)
         write_json(out / f"{name}.weights.json", found.to_json())
@@ -103,7 +103,7 @@ def rescore_sets(
     return {"sets": results, "seconds_eval": seconds}
 
 
-def _scorer(task: LanguageModel, saved: Saved, tell: Tell, name: str) -> rescore.Score:
+def scorer(task: LanguageModel, saved: Saved, tell: Tell, name: str) -> rescore.Score:
     """The model as rescoring asks for it; progress under the set's name."""
     return lambda sentences: task.hypothesis_logprobs(
         saved.model, sentences, lambda done, of: tell(done, of, f"{name}: neural LM")

@@ -10,7 +10,6 @@ Every figure of a row is measured on the model as read back from its packed file
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -182,7 +181,7 @@ def _ngram(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
 
 
 def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
-    recipe, on_step = place.recipe, _teller(tell)
+    recipe, on_step = place.recipe, lm.teller(tell)
     texts = {split: place.sentences(split) for split in ("train", "dev", "test")}
     tokenizer = tokenizer_from_json(read_json(place.run / "tokenizer" / "tokenizer.json"))
     task = lm.make_task(tokenizer, recipe.task, texts)
@@ -254,7 +253,7 @@ def _search(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
     )
     clusters = make_clusters(saved.model, row.by or "matrix")
     costs, bit_map = lm.search_plan(
-        folder, saved, task, clusters, trained, row.bits, training, compress.step, _teller(tell)
+        folder, saved, task, clusters, trained, row.bits, training, compress.step, lm.teller(tell)
     )
     write_json(folder / "costs.json", costs.to_json())
     write_json(folder / "bit_map.json", bit_map.to_json())
@@ -268,10 +267,6 @@ def _rescore(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]
     ngram = read_arpa(place.run / "ngram" / "lm.arpa.gz")
     base = None if row.name == "float" else place.run / "rescore-float"
     return rescore_sets(lists, place.nbest, saved, lm.task_of(saved, {}), ngram, folder, base, tell)
-
-
-def _teller(tell: Tell) -> Callable[[int, int, float], None]:
-    return lambda step, total, loss: tell(step, total, f"ppl {math.exp(min(loss, 20)):.1f}")
 
 
 def _describe(recipe: Recipe, parameters: int) -> str:

@@ -1,0 +1,188 @@
+"""Rescoring of a recogniser's n-best lists by a Transformer, full-precision and low-bit.
+
+    <part>/lm/float ─▶ <part>/lm/low         the Transformer of the part's transcripts, and its low-bit child
+    <part>/seed<k>/lm-weights                log-linear weights
+    <part>/seed<k>/<row>/rescored            lists by both models, <model>/<set>.nbest.jsonl
+    <part>/seed<k>/<row>/lhuc-rescored       the same of the second pass
+
+Weights are tuned once for each part and seed, as the acoustic scale is: with the full-precision model on
+lists of the full-precision recogniser, of speech that neither was trained on (another part's fold with that
+part's own models, or the split dev).  All rows and both models use them, so that a difference is the models'
+and not their tuning's.  GREEN §5, Table 3; low-bit language models: Xu et al. 2021, arXiv 2112.11438.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from greenasr.compress.allocate import allocate
+from greenasr.compress.clusters import make_clusters
+from greenasr.data.files import read_json, write_atomic, write_json
+from greenasr.data.text import Vocabulary, check_covers, read_sentences
+from greenasr.decode import rescore
+from greenasr.decode.arpa import read_arpa
+from greenasr.decode.nbest import read_nbest, write_nbest
+from greenasr.models.dropout import set_dropout_
+from greenasr.pipeline import hybrid, lm
+from greenasr.pipeline.hybrid import ALL, Place, Tell
+from greenasr.pipeline.models import Saved, load
+from greenasr.pipeline.plans import read_costs
+from greenasr.pipeline.rescoring import scorer
+from greenasr.pipeline.run import Stage
+from greenasr.score.errors import to_jsonl, wer
+
+MODELS = {"float": "full precision", "low": "low-bit"}  # folders of the two language models
+PASSES = {"words": "rescored", "lhuc": "lhuc-rescored"}  # lists -> the stage that rescores them
+
+
+def stages_of_part(place: Place, part: str) -> list[Stage]:
+    """Both language models of a part; none where nothing is rescored.
+
+    Raises ValueError for a text that is not there.
+    """
+    settings = place.recipe.lm
+    if not settings.rows:
+        return []
+    for name in settings.text:
+        if place.data is None:
+            raise ValueError(f"'{place.recipe.title}' has the text {name}: give its folder with --data.")
+        if not (place.data / name).is_file():
+            raise ValueError(f"{place.data / name}: no such file, which [lm] text names.")
+    model, low = f"{part}/lm/float", f"{part}/lm/low"
+    return [
+        Stage(model, (f"{part}/ngram",), partial(_train, place, part)),
+        Stage(low, (model,), partial(_compress, place, part)),
+    ]
+
+
+def stages_of_seed(place: Place, part: str, seed: int, tuned_on: tuple[str, str]) -> list[Stage]:
+    """Weights and rescored lists; ``tuned_on`` is the part and set of the lists that weights are tuned on."""
+    settings, home = place.recipe.lm, f"{part}/seed{seed}"
+    if not settings.rows:
+        return []
+    other, name = tuned_on
+    weights = f"{home}/lm-weights"
+    lists_of_other = f"{other}/seed{seed}/float/words"
+    made = [Stage(weights, (f"{other}/lm/float", lists_of_other), partial(_tune, place, other, seed, name))]
+    for row in settings.rows:
+        for lists, stage in PASSES.items():
+            if lists == "words" or row in place.recipe.lhuc.rows:
+                needs = (weights, f"{part}/lm/float", f"{part}/lm/low", f"{home}/{row}/{lists}")
+                made.append(Stage(f"{home}/{row}/{stage}", needs, partial(_rescore, place, part, lists)))
+    return made
+
+
+def sentences(place: Place, part: str) -> list[list[str]]:
+    """The text of a part's language models: its training transcripts, and the recipe's further files."""
+    text = [words for words in place.transcripts(part) if words]
+    for name in place.recipe.lm.text:
+        assert place.data is not None
+        more = read_sentences(place.data / name)
+        check_covers(place.lexicon.prons, place.data / name, more)
+        text += more
+    return text
+
+
+def _train(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    settings, text = place.recipe.lm, sentences(place, part)
+    tokenizer = lm.make_tokenizer(settings.tokenizer, settings.vocab, text)
+    task = lm.make_task(tokenizer, settings.task, {"train": text})
+    path = lm.train_float(
+        folder, tokenizer, task, settings.task, settings.model, settings.train,
+        device=place.device, on_step=lm.teller(tell),
+    )  # fmt: skip
+    return _describe(place, part, path, folder)
+
+
+def _compress(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Costs, plan and training onto it; a killed run keeps the costs that it has."""
+    settings, teacher = place.recipe.lm, folder.parent / "float" / "model.packed"
+    compress, saved = settings.compress, load(teacher)
+    task = lm.task_of(saved, {"train": sentences(place, part)})
+    costs_file = folder / "costs.json"
+    if not costs_file.exists():
+        costs = lm.measure_costs(
+            settings.plan, saved, task, make_clusters(saved.model, compress.by, compress.bands),
+            compress.widths, step=compress.step, n_batches=compress.cost_batches,
+            tolerance=compress.cost_tolerance, max_probes=compress.max_probes, tell=tell,
+        )  # fmt: skip
+        write_json(costs_file, costs.to_json())
+    bit_map = allocate(
+        read_costs(costs_file), average_bits=settings.bits, pinned=compress.pin, step=compress.step
+    )
+    if compress.dropout is not None:
+        set_dropout_(saved.model, compress.dropout)
+    if compress.teach:
+        task = lm.taught(task, teacher, compress.teach, saved, place.device)
+    training = replace(
+        settings.train, epochs=compress.epochs, lr=compress.lr, weight_decay=compress.weight_decay
+    )
+    path = lm.compress_onto(
+        folder, saved, task, bit_map, settings.fit, training, device=place.device, on_step=lm.teller(tell)
+    )
+    return _describe(place, part, path, folder)
+
+
+def _describe(place: Place, part: str, path: Path, folder: Path) -> dict[str, Any]:
+    """Size, plan, perplexity of the part's test transcripts, beside that of its n-gram, and seconds."""
+    saved, store = load(path), place.store
+    train = place.recipe.corpus.train
+    refs = [
+        of.texts[of.place[utt_id]].split()
+        for name, ids in place.test_ids(part).items()
+        for of in [store(name if part == ALL else train)]
+        for utt_id in ids
+    ]
+    ngram = read_arpa(place.run / part / "ngram" / "lm.arpa.gz")
+    logprobs = lm.task_of(saved, {}).hypothesis_logprobs(saved.model, refs)
+    log = (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else []
+    return lm.describe(path, saved) | {
+        "ppl": lm.perplexity(np.concatenate(logprobs)),
+        "ppl_ngram": lm.perplexity(np.concatenate(ngram.score(refs))),
+        "seconds_train": json.loads(log[-1])["seconds"] if log else 0.0,
+    }
+
+
+def _known(saved: Saved) -> Vocabulary | None:
+    """Words that the model knows; None where every word has pieces."""
+    return saved.tokenizer if isinstance(saved.tokenizer, Vocabulary) else None
+
+
+def _tune(place: Place, other: str, seed: int, name: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Weights of the fewest errors on all lists of a set of the part ``other``, by that part's models."""
+    lists = read_nbest(place.run / other / f"seed{seed}" / "float" / "words" / f"{name}.nbest.jsonl")
+    saved = load(place.run / other / "lm" / "float" / "model.packed")
+    found = rescore.run(
+        lists, lm=scorer(lm.task_of(saved, {}), saved, tell, name), known=_known(saved),
+        dev=lambda _: True, need_heldout=False, seed=seed,
+        tell=lambda what, done, of: tell(done, of, f"{name}: {what}"),
+    )  # fmt: skip
+    return {"tuned_on": [other, name], **found.to_json()}
+
+
+def _rescore(place: Place, part: str, lists: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    """All utterances of a part's test sets in the order of both models; errors and WER of each."""
+    weights = read_json(folder.parent.parent / "lm-weights" / "result.json")["weights"]
+    result: dict[str, Any] = {}
+    for model in MODELS:
+        saved, sets, seconds = load(place.run / part / "lm" / model / "model.packed"), {}, 0.0
+        task = lm.task_of(saved, {})
+        for name in place.test_ids(part):
+            first = read_nbest(folder.parent / lists / f"{name}.nbest.jsonl")
+            found = rescore.run(
+                first, lm=scorer(task, saved, tell, name), known=_known(saved), weights=weights
+            )
+            errors = hybrid.errors(hybrid.listening(place, part, name).stores[name], found.nbest)
+            write_nbest(folder / model / f"{name}.nbest.jsonl", found.nbest)
+            write_atomic(folder / model / f"{name}.errors.jsonl", to_jsonl(errors))
+            changed = sum(a.hyps[0] != b.hyps[0] for a, b in zip(first, found.nbest, strict=True))
+            sets[name] = {"wer": wer(errors), "changed": changed}
+            seconds += found.seconds["lm"]
+        result[model] = {"sets": sets, "seconds": seconds}
+    return result
