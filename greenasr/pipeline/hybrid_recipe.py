@@ -15,15 +15,8 @@ from typing import Any
 
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
-from greenasr.pipeline.recipe import (
-    METHODS,
-    PLANNED,
-    Compress,
-    Row,
-    Windows,
-    check_average,
-    check_model,
-)
+from greenasr.ops.bits import WIDTHS
+from greenasr.pipeline.recipe import PLANNED, Compress, Row, Windows, check_average, check_model
 from greenasr.pipeline.sections import make, read_toml
 from greenasr.tasks.networks import configure
 
@@ -288,11 +281,8 @@ def _check(recipe: HybridRecipe) -> None:
         if row.method == "search":
             widths = {int(r.bits) for r in recipe.rows if (r.method, r.network) == ("admm", row.network)}
             if len(widths) < 2:
-                raise ValueError(f"row '{row.name}' chooses between admm rows of its network: give two or more.")
-        if row.method in PLANNED and not min(widths) <= row.bits <= max(widths):
-            raise ValueError(
-                f"row '{row.name}' asks for {row.bits:g} bits on average, its widths go from {min(widths)} to "
-                f"{max(widths)}: choose a number between."
-            )
+                raise ValueError(f"row '{row.name}' chooses between admm rows of its network: give two.")
+        if row.method in PLANNED:
+            check_average(f"row '{row.name}'", row.bits, sorted(widths))
     if odd := set(recipe.compress.widths) - set(WIDTHS):
         raise ValueError(f"[compress] widths has {min(odd)}: choose from {', '.join(map(str, WIDTHS))}.")
