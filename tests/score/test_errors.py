@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from greenasr.score.errors import (
     Errors,
     bootstrap_ci95,
     count_errors,
+    paired_ci95,
     read_errors,
     to_jsonl,
     wer,
@@ -70,6 +72,54 @@ def test_utterances_of_a_speaker_are_drawn_together() -> None:
 
 def test_one_speaker_alone_falls_back_to_utterances() -> None:
     assert bootstrap_ci95(some_errors(50, speakers=1)) == bootstrap_ci95(some_errors(50))
+
+
+def two_systems(speakers: int | None) -> tuple[list[Errors], list[Errors]]:
+    """The second makes an error more in every fifth utterance, and one less in every seventh."""
+    first = some_errors(120, speakers)
+    more = [(k % 5 == 0) - (k % 7 == 0 and e.n_sub > 0) for k, e in enumerate(first)]
+    return first, [replace(e, n_sub=e.n_sub + m) for e, m in zip(first, more, strict=True)]
+
+
+@pytest.mark.parametrize("speakers", [None, 12])
+def test_a_paired_interval_equals_a_bootstrap_that_draws_both_systems_together(speakers: int | None) -> None:
+    first, second = two_systems(speakers)
+    names = sorted({e.speaker or e.utt_id for e in first})
+    said = [
+        {n: [e for e in system if (e.speaker or e.utt_id) == n] for n in names} for system in (first, second)
+    ]
+    draw = random.Random(5)
+    found = []
+    for _ in range(1000):
+        drawn = [draw.choice(names) for _ in names]
+        a, b = (wer(e for name in drawn for e in system[name]) for system in said)
+        found.append(b - a)
+    found.sort()
+    low, high = paired_ci95(first, second)
+    assert low < wer(second) - wer(first) < high
+    assert (low, high) == pytest.approx((found[24], found[974]), abs=0.1 * (high - low))
+
+
+def test_a_paired_interval_is_narrower_than_that_of_either_system_and_turns_its_sign_with_them() -> None:
+    first, second = two_systems(12)
+    low, high = paired_ci95(first, second)
+    alone = bootstrap_ci95(first)
+    assert high - low < 0.8 * (alone[1] - alone[0])
+    assert paired_ci95(second, first) == pytest.approx((-high, -low))
+    assert paired_ci95(first, first) == (0.0, 0.0)
+
+
+def test_the_same_systems_twice_tell_nothing_new_of_their_speakers() -> None:
+    """Seeds stand one behind the other: a speaker is drawn with all of them."""
+    first, second = two_systems(12)
+    assert paired_ci95(first * 3, second * 3) == pytest.approx(paired_ci95(first, second))
+
+
+def test_systems_that_heard_other_utterances_are_not_compared() -> None:
+    first, second = two_systems(None)
+    for other in (second[:-1], second[::-1], [replace(second[0], n_ref=11), *second[1:]]):
+        with pytest.raises(ValueError, match="compared utterance by utterance: give both the same set"):
+            paired_ci95(first, other)
 
 
 def test_speakers_rates_and_a_speaker_without_reference_words() -> None:
