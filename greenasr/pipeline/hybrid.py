@@ -87,6 +87,10 @@ class Place:
         """The features of a split."""
         return FeatureStore.open(read_json(self.run / "features" / "folders.json")[split])
 
+    def store_of(self, part: str, name: str) -> FeatureStore:
+        """The features that hold a set of a part: its own, or for a fold those of the training split."""
+        return self.store(name if part == ALL else self.recipe.corpus.train)
+
     @cached_property
     def lexicon(self) -> Lexicon:
         """The corpus's lexicon."""
@@ -325,7 +329,7 @@ def make_decoder(place: Place, part: str, tuned: Mapping[str, float]) -> Decoder
 def listening(place: Place, part: str, name: str) -> Chain:
     """A task that only listens to one test set of a part (or the split dev): it has no graphs."""
     ids = place.test_ids(part).get(name)
-    store = place.store(name if part == ALL else place.recipe.corpus.train)
+    store = place.store_of(part, name)
     return Chain(
         {name: store}, _NO_GRAPH, {}, ids={name: list(store.ids) if ids is None else ids},
         ivectors=place.ivectors(part, name), frames=place.recipe.chain.frames,

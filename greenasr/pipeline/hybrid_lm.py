@@ -30,7 +30,7 @@ from greenasr.decode.arpa import read_arpa
 from greenasr.decode.nbest import read_nbest, write_nbest
 from greenasr.models.dropout import set_dropout_
 from greenasr.pipeline import hybrid, lm
-from greenasr.pipeline.hybrid import ALL, Place, Tell
+from greenasr.pipeline.hybrid import Place, Tell
 from greenasr.pipeline.models import Saved, load
 from greenasr.pipeline.plans import read_costs
 from greenasr.pipeline.rescoring import scorer
@@ -131,14 +131,10 @@ def _compress(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, An
 
 def _describe(place: Place, part: str, path: Path, folder: Path) -> dict[str, Any]:
     """Size, plan, perplexity of the part's test transcripts, beside that of its n-gram, and seconds."""
-    saved, store = load(path), place.store
-    train = place.recipe.corpus.train
-    refs = [
-        of.texts[of.place[utt_id]].split()
-        for name, ids in place.test_ids(part).items()
-        for of in [store(name if part == ALL else train)]
-        for utt_id in ids
-    ]
+    saved, refs = load(path), []
+    for name, ids in place.test_ids(part).items():
+        store = place.store_of(part, name)
+        refs += [store.texts[store.place[utt_id]].split() for utt_id in ids]
     ngram = read_arpa(place.run / part / "ngram" / "lm.arpa.gz")
     logprobs = lm.task_of(saved, {}).hypothesis_logprobs(saved.model, refs)
     log = (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else []
@@ -178,7 +174,7 @@ def _rescore(place: Place, part: str, lists: str, folder: Path, tell: Tell) -> d
             found = rescore.run(
                 first, lm=scorer(task, saved, tell, name), known=_known(saved), weights=weights
             )
-            errors = hybrid.errors(hybrid.listening(place, part, name).stores[name], found.nbest)
+            errors = hybrid.errors(place.store_of(part, name), found.nbest)
             write_nbest(folder / model / f"{name}.nbest.jsonl", found.nbest)
             write_atomic(folder / model / f"{name}.errors.jsonl", to_jsonl(errors))
             changed = sum(a.hyps[0] != b.hyps[0] for a, b in zip(first, found.nbest, strict=True))
