@@ -26,12 +26,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from greenasr.compress import attach
 from greenasr.compress.choice import Choice, Price
 from greenasr.compress.fit import OnStep, Trainable, Training, fit_
+from greenasr.ops.knapsack import cheapest
 from greenasr.roles import Compressor, Quantized
 
 Factors = Mapping[str, tuple[str, str, int]]  # layer -> names of A (K b, I) and B (O, K b), tap by tap; b
@@ -170,9 +172,20 @@ class BottleneckSearch:
         """How likely each candidate of each layer is, chance apart."""
         return {name: choice.shares().tolist() for name, choice in self._choices.items()}
 
-    def best(self) -> dict[str, int]:
-        """The 1-best dimension of every layer."""
-        return {name: self.candidates(name)[int(c.logits.argmax())] for name, c in self._choices.items()}
+    def best(self, max_params: float | None = None) -> dict[str, int]:
+        """The 1-best dimension of every layer; with ``max_params``, the likeliest network of that size at most.
+
+        The likeliest: argmax Π_l λ_l under Σ_l C_l, exactly (`ops.knapsack`).  Choices that were trained
+        without a price then say what each dimension is worth, and the size decides what is paid for it.
+        Raises ValueError when even the narrowest network is larger.
+        """
+        if max_params is None:
+            return {name: self.candidates(name)[int(c.logits.argmax())] for name, c in self._choices.items()}
+        sizes = [self._sizes[name].numpy().astype(np.int64) for name in self._choices]
+        costs = [-c.shares().detach().cpu().double().log().numpy() for c in self._choices.values()]
+        picks = cheapest(sizes, costs, int(max_params) - self._outside)
+        pairs = zip(self._choices, picks, strict=True)
+        return {name: self.candidates(name)[i] for name, i in pairs}
 
     def expected_params(self) -> float:
         """Size of the whole network when every layer draws its dimension from softmax(a)."""

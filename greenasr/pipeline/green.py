@@ -166,19 +166,20 @@ def _search(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dic
     if settings.method == "pipegumbel":
         found = pipe_gumbel_(
             model, model.bottlenecks(), settings.dims, task, Part(task, "dev"), (first, second),
-            eta=settings.eta, target_params=target, wrap=keep, run=folder, on_step=_teller(tell),
+            eta=0.0 if target else settings.eta, wrap=keep, run=folder, on_step=_teller(tell),
         )  # fmt: skip
     else:
         weighting = "gumbel" if settings.method == "gumbel" else "softmax"
         found = BottleneckSearch(
-            model.bottlenecks(), settings.dims, weighting, eta=settings.eta, target_params=target
+            model.bottlenecks(), settings.dims, weighting, eta=0.0 if target else settings.eta
         )
         fit_(model, task, keep(found), first, run=folder, on_step=_teller(tell))
-    small = shrink(model, found.best(), inherit=False)
-    write_json(folder / "dims.json", found.best())
+    dims = found.best(target)
+    small = shrink(model, dims, inherit=False)
+    write_json(folder / "dims.json", dims)
     return {
         "method": settings.method,
-        "bottlenecks": found.best(),
+        "bottlenecks": dims,
         "shares": found.weights(),
         "parameters": sum(p.numel() for p in small.parameters()),
         "parameters_before": params,

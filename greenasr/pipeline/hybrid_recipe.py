@@ -96,7 +96,8 @@ class ChainSettings:
 class SearchSettings:
     """Bottleneck search: candidates, passes over the speech for weights, passes for choices, the penalty.
 
-    ``target`` is a share of the manual network's parameters that η is steered to, 0 for a fixed η.
+    With ``target``, a share of the manual network's parameters, choices are trained without a price and the
+    likeliest network of that size is taken; with 0 the penalty decides alone, as in the paper.
     """
 
     dims: tuple[int, ...] = (25, 50, 80, 100, 120, 160, 200, 240)

@@ -1,5 +1,7 @@
 """Eq. 1 to 3 of GREEN on networks whose right bottlenecks are known."""
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -246,3 +248,28 @@ def test_candidates_that_the_layers_cannot_hold_are_refused() -> None:
         BottleneckSearch({}, DIMS)
     with pytest.raises(ValueError, match="out of reach: the candidates give 144 to 1200 parameters"):
         BottleneckSearch(factors, DIMS, target_params=5000).prepare_(Factored())
+
+
+def test_a_size_gives_the_likeliest_network_of_at_most_that_many_parameters() -> None:
+    model = Factored()
+    search = BottleneckSearch(model.bottlenecks(), DIMS, "gumbel", frozen=True, eta=0.0)
+    outside = sum(p.numel() for p in model.parameters()) - 3 * 12 * 32
+    search.prepare_(model)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for choice in search._choices.values():
+            choice.logits.copy_(torch.randn(len(DIMS), generator=generator) + torch.arange(len(DIMS)))
+    shares = search.weights()
+    for limit in (outside + 3 * 32, outside + 400, outside + 700, outside + 3 * 12 * 32):
+        fitting = [
+            plan
+            for plan in itertools.product(range(len(DIMS)), repeat=3)
+            if outside + sum(32 * DIMS[i] for i in plan) <= limit
+        ]
+        likelihood = [
+            math.prod(shares[name][i] for name, i in zip(RANKS, plan, strict=True)) for plan in fitting
+        ]
+        best = fitting[max(range(len(fitting)), key=likelihood.__getitem__)]
+        assert search.best(limit) == {name: DIMS[i] for name, i in zip(RANKS, best, strict=True)}
+    with pytest.raises(ValueError, match="the smallest options take"):
+        search.best(outside)
