@@ -1,4 +1,7 @@
-"""What a person sees of GREEN's tables: Markdown with WER, marks, sizes and speeds; the JSON beside it."""
+"""What a person sees of GREEN's tables: Markdown, and a page with plots.
+
+table.json ─▶ table.md, report.html
+"""
 
 from __future__ import annotations
 
@@ -6,62 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from greenasr.data.files import write_atomic, write_json
-from greenasr.report.language_models import DASH, MB, bits_label, number
-from greenasr.score.table import markdown
-
-FOOT = """WER in percent, mean ± standard deviation over seeds. "all" pools {words:,} words: the test sets,
-and every fold of training speakers, recognised by models that never heard them. MB (1e6 bytes) of the packed
-file; RTF of one core, network + search. `*` significantly worse, `†` significantly better than the row named, by
-MAPSSWE at 0.05 on the pooled words for most seeds; "increase" is the pooled difference to the full-precision
-row of the same network, with its 95 % interval over speakers.
-"""
+from greenasr.data.files import read_json, write_atomic, write_json
+from greenasr.report.green_tables import general_note, headline, sheets
+from greenasr.report.language_models import markdown
+from greenasr.report.page import page
+from greenasr.score.table import cell
 
 
 def write(value: Mapping[str, Any], run: Path) -> None:
-    """``table.json`` and ``table.md`` in the run folder."""
+    """``table.json``, ``table.md`` and ``report.html`` in the run folder, which holds ``recipe.json``."""
+    recipe = read_json(run / "recipe.json") if (run / "recipe.json").exists() else {}
     write_json(run / "table.json", dict(value))
-    write_atomic(run / "table.md", to_markdown(value))
+    write_atomic(run / "table.md", to_markdown(value, recipe))
+    write_atomic(run / "report.html", page(value, recipe))
 
 
-def to_markdown(value: Mapping[str, Any]) -> str:
-    """The rows as a Markdown table with its foot."""
+def to_markdown(value: Mapping[str, Any], recipe: Mapping[str, Any] | None = None) -> str:
+    """The tables as Markdown; ``recipe`` is the run's, for what the rows do not say themselves."""
     if not value["rows"]:
         return f"# {value['title']}\n\nNo row is finished yet.\n"
-    sets = list(dict.fromkeys(name for row in value["rows"] for name in row["wer"]))
-    rows = [_cells(row, sets) for row in value["rows"]]
-    words = max(row["words"] for row in value["rows"])
-    return f"# {value['title']}\n\n{markdown(rows)}\n\n{FOOT.format(words=words)}"
-
-
-def _cells(row: Mapping[str, Any], sets: list[str]) -> dict[str, object]:
-    against = {name: found for name, found in row["against"].items() if found}
-    marks = " ".join(f"{found['mark']}{name}" for name, found in against.items() if found["mark"])
-    nearest = against.get("compact") or against.get("float")
-    increase = DASH
-    if nearest:
-        low, high = nearest["ci95"]
-        increase = f"{nearest['difference']:+.2f} ({low:+.2f} to {high:+.2f})"
-    cells: dict[str, object] = {
-        "system": row["method"] if not row["fit"] else f"{row['method']}, {row['fit']}",
-        "bits": bits_label(row["bits"]),
-    }
-    for name in sets:
-        cells[name] = _spread(row["wer"].get(name))
-    return cells | {
-        "all": _spread(row["pooled"]),
-        "marks": marks or DASH,
-        "increase": increase,
-        "params M": number(row["parameters"] / 1e6, 2),
-        "MB": number(row["bytes"] / MB, 3),
-        "ratio": number(row["ratio"], 1, "x"),
-        "RTF": f"{row['rtf_network']:.4f} + {row['rtf_search']:.4f}",
-    }
-
-
-def _spread(found: list[float] | None) -> str:
-    """Mean ± deviation, the latter where there is more than one seed."""
-    if not found:
-        return DASH
-    mean, deviation, n = found
-    return f"{mean:.2f} ± {deviation:.2f}" if n > 1 else f"{mean:.2f}"
+    parts = [f"# {value['title']}", headline(value)]
+    for sheet in sheets(value, recipe or {}):
+        columns = list(sheet.rows[0])
+        lines = [[cell(row[name]) for name in columns] for row in sheet.rows]
+        parts += [f"## {sheet.title}", markdown([cell(name) for name in columns], lines), sheet.note]
+    return "\n\n".join(parts) + f"\n\n{general_note(value)}\n"
