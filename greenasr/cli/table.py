@@ -13,7 +13,7 @@ from greenasr.pipeline import green, lm
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
 from greenasr.pipeline.hybrid import Place as HybridPlace
-from greenasr.pipeline.hybrid_recipe import is_hybrid, load_hybrid
+from greenasr.pipeline.hybrid_recipe import HybridRecipe, is_hybrid, load_hybrid
 from greenasr.pipeline.recipe import load_recipe
 from greenasr.report import hybrid as hybrid_report
 from greenasr.report import language_models as report
@@ -40,10 +40,10 @@ def table(
     Example: greenasr table recipes/penn_treebank/small.toml --data ptb --out runs/ptb_small --jobs 2
     """
     lm.check_device(device)
-    if is_hybrid(recipe):
-        return hybrid_table(recipe, data, out_dir, only, jobs, device, as_json)
-    made = load_recipe(recipe)
     run = out_dir or Path("runs") / f"{recipe.parent.name}_{recipe.stem}"
+    if is_hybrid(recipe):
+        return hybrid_table(load_hybrid(recipe), run, data, only, jobs, device, as_json)
+    made = load_recipe(recipe)
     place = tables.Place(made, run, data, nbest, device)
     stages = tables.stages(place)
     if only:
@@ -65,11 +65,9 @@ def table(
 
 
 def hybrid_table(
-    recipe: Path, data: Path | None, out_dir: Path | None, only: str, jobs: int, device: str, as_json: bool
+    made: HybridRecipe, run: Path, data: Path | None, only: str, jobs: int, device: str, as_json: bool
 ) -> None:
     """GREEN's tables: a recipe of kind "hybrid"."""
-    made = load_hybrid(recipe)
-    run = out_dir or Path("runs") / f"{recipe.parent.name}_{recipe.stem}"
     place = HybridPlace(made, run, data, device, jobs)
     stages = green.stages(place)
     chosen = running.needed(stages, only.split(",")) if only else stages
@@ -82,4 +80,6 @@ def hybrid_table(
         print(json.dumps(value))
     else:
         out.print((run / "table.md").read_text(), markup=False, highlight=False, soft_wrap=True)
-        out.print(f"table.md and table.json are in {run}", highlight=False)
+        out.print(
+            f"the page of it: {run / 'report.html'}; table.md and table.json beside it", highlight=False
+        )
