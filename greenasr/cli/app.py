@@ -15,6 +15,7 @@ import typer
 from greenasr.cli.allocate import allocate
 from greenasr.cli.compress import compress
 from greenasr.cli.costs import costs
+from greenasr.cli.demo import demo
 from greenasr.cli.inspect import inspect
 from greenasr.cli.ngram import ngram
 from greenasr.cli.perplexity import perplexity
@@ -36,7 +37,7 @@ app = typer.Typer(
 COMMANDS = (
     *(prepare, train, costs, allocate, compress, inspect),  # from data to a small model
     *(perplexity, ngram, transcribe, rescore, score),  # what it says, and how good that is
-    table,  # all of it
+    *(table, demo),  # all of it
 )
 for command in COMMANDS:
     app.command()(command)
