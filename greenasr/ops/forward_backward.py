@@ -1,13 +1,14 @@
 """Forward-backward over weighted graphs: the log of the sum over all paths, and its gradient.
 
-    α_{t+1} = Σ_k o_t[pdf_k] ⊙ (M_k α_t) / c_t          c_t makes α_{t+1} sum to one
-    β_t     = Σ_k M_kᵀ (o_t[pdf_k] ⊙ β_{t+1}) / c_t     from β_T = final / Σ(α_T ⊙ final)
-    ln p    = Σ_t ln c_t + ln Σ(α_T ⊙ final)
-    ∂ ln p / ∂ ln o_t[pdf] = Σ_k [pdf_k = pdf] o_t[pdf_k] ⊙ (M_k α_t) ⊙ β_{t+1} / c_t
+    α_{t+1} = Σ_k o_t[pdf_k] ⊙ (M_k α_t) / c_t        ln p = Σ_t ln c_t + ln Σ(α_T ⊙ final)
+    β_t     = Σ_k M_kᵀ (o_t[pdf_k] ⊙ β_{t+1}) / d_t    from β_T = final
+    ∂ ln p / ∂ ln o_t[pdf]  ∝  Σ_k [pdf_k = pdf] o_t[pdf_k] ⊙ (M_k α_t) ⊙ β_{t+1}, of sum one over the pdfs
 
-Probabilities, scaled at every frame (Rabiner 1989, "A tutorial on hidden Markov models", V.A).  The arcs into
-a state are sorted by their pdf into *slots* k, two in the chain topology (entry and loop), so that M_k is
-constant and a frame costs one sparse product.  The leaky HMM of Povey et al. 2016 puts
+Probabilities, scaled at every frame (Rabiner 1989, "A tutorial on hidden Markov models", V.A): c_t makes α
+sum to one, and d_t β to the largest safe number, so that β cannot overflow where α has almost nothing.
+
+The arcs into a state are sorted by their pdf into *slots* k, two in the chain topology (entry and loop), so
+that M_k is constant and a frame costs one sparse product.  The leaky HMM of Povey et al. 2016 puts
 α_t + leaky · Σ(α_t) · leak for α_t before each frame: a jump from every state to those that ``leak`` names.
 
 Either all utterances share one graph (S states x N utterances), or each has its own (all states x 1).
@@ -15,6 +16,7 @@ Either all utterances share one graph (S states x N utterances), or each has its
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STRETCH = 8  # frames whose M α a shared graph holds at a time
+SUM = 0  # embedding_bag's mode
 
 
 class Csr(NamedTuple):
@@ -49,9 +52,7 @@ class Csr(NamedTuple):
         if x.shape[1] == 1:
             out, x = x.new_zeros(len(self.crow) - 1), x[:, 0].index_select(0, self.col)
             return out.index_add_(0, self.row, x if self.values is None else x.mul_(self.values))[:, None]
-        return F.embedding_bag(
-            self.col, x, self.crow, mode="sum", per_sample_weights=self.values, include_last_offset=True
-        )
+        return torch.embedding_bag(x, self.col, self.crow, False, SUM, False, self.values, True)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,23 +123,34 @@ class Trellis:
 
 
 class Slopes(NamedTuple):
-    """The derivatives ∂ ln p / ∂ logits, T frames x U pdfs x B, as `forward_backward` finds them.
+    """The derivatives ∂ ln p / ∂ logits as `forward_backward` finds them, not yet of sum one in a frame.
 
-    On a shared graph U are the pdfs and B the utterances; else ``owner`` and ``pdf`` (U,) say what a row is.
+    ``values`` (T, U, B): on a shared graph of U pdfs and B utterances; else B is 1, and ``owner`` and ``pdf``
+    (U,) say what a row is.  ``total`` (N, T) are their sums over the pdfs.
     """
 
     values: Tensor
+    total: Tensor
     owner: Tensor | None
     pdf: Tensor | None
+
+    @classmethod
+    def of(cls, values: Tensor, n_utts: int, owner: Tensor | None, pdf: Tensor | None) -> Slopes:
+        """Sum them."""
+        if owner is None:
+            return cls(values, values.sum(1).t(), owner, pdf)
+        total = values.new_zeros(n_utts, len(values)).index_add_(0, owner, values[:, :, 0].t())
+        return cls(values, total, owner, pdf)
 
     def add_to_(self, out: Tensor, weight: Tensor) -> None:
         """Add them to (N, T, C), those of each utterance times its weight (N,)."""
         out = out[:, : len(self.values)]
+        share = weight[:, None] / _scale(self.total)
         if self.owner is None:
-            out.addcmul_(self.values.permute(2, 0, 1), weight.to(out)[:, None, None])
+            out.addcmul_(self.values.permute(2, 0, 1), share.to(out.dtype)[:, :, None])
         else:
             by_pdf, place = out.transpose(1, 2), (self.owner, self.pdf)
-            slopes = self.values[:, :, 0].t() * weight[self.owner, None]
+            slopes = self.values[:, :, 0].t() * share[self.owner]
             by_pdf[place] = by_pdf[place] + slopes.to(out.dtype)
 
 
@@ -146,7 +158,8 @@ class _Emissions:
     """o_t at every slot: exp of the logits less the frame's largest, which `offset` (N, T) keeps.
 
     A shared graph takes exp before it spreads the pdfs over its slots, graphs of their own after: each where
-    there is less of it.  Frames beyond an utterance's length have o = 1, whatever the logits hold.
+    there is less of it.  Frames beyond an utterance's length have o = 1, whatever the logits hold.  On a
+    shared graph o is at least 1e-17 in float32: with the leak's jumps no state then falls out of its range.
     """
 
     def __init__(self, trellis: Trellis, logits: Tensor, lens: Tensor) -> None:
@@ -155,13 +168,14 @@ class _Emissions:
         padding = torch.arange(logits.shape[1], device=lens.device) >= lens[:, None]
         self.offset = logits.detach().amax(2).masked_fill_(padding, 0)
         if self.owner is None:
-            x = logits.permute(1, 2, 0).to(dtype, memory_format=torch.contiguous_format, copy=True)
-            x = x.sub_(self.offset.t()[:, None]).masked_fill_(padding.t()[:, None], 0)
-            self.values = x.exp_()  # (T, C, N)
+            x = (logits - self.offset[:, :, None]).to(dtype)
+            x[padding] = 0
+            x.clamp_(min=0.45 * math.log(torch.finfo(dtype).tiny))
+            self.values = x.exp_().permute(1, 2, 0).contiguous()  # (T, C, N)
         else:
             self.owner = self.owner.repeat(len(self.slot_pdf) // len(self.owner))
             x = logits.transpose(1, 2)[self.owner, self.slot_pdf].to(dtype)
-            x = (x - self.offset[self.owner]).masked_fill_(padding[self.owner], 0)
+            x = x.sub_(self.offset[self.owner]).masked_fill_(padding[self.owner], 0)
             self.values = x.exp_().t()[:, :, None].contiguous()  # (T, K * S, 1)
 
     def at(self, t: int, out: Tensor | None = None) -> Tensor:
@@ -183,7 +197,7 @@ class _Stretch(NamedTuple):
     """What some frames in a row leave."""
 
     alpha: Tensor  # (S, B) after them, with its leak
-    arrived: list[Tensor]  # M α_t (K * S, B) of each
+    arrived: list[Tensor]  # M α_t (K * S, B) of each, if they are kept
     scales: list[Tensor]  # c_t (N,) of each
     at_end: Tensor  # (N,): Σ(α_T ⊙ final) of utterances that ended in them or before
 
@@ -196,18 +210,21 @@ def _advance(
     leaky: float,
     ends: dict[int, Tensor],
     at_end: Tensor,
+    keep: bool,
 ) -> _Stretch:
     arrived, scales = [], []
     leak = leaky * trellis.leak
     room = alpha.new_empty(len(trellis.slot_pdf), alpha.shape[1])
     for t in frames:
-        arrived.append(trellis.onward.times(alpha))
-        o, x = trellis.by_slot(emissions.at(t, room)), trellis.by_slot(arrived[-1])
+        into = trellis.onward.times(alpha)
+        if keep:
+            arrived.append(into)
+        o, x = trellis.by_slot(emissions.at(t, room)), trellis.by_slot(into)
         alpha = o[0] * x[0]
         for k in range(1, len(o)):
             alpha.addcmul_(o[k], x[k])
-        scales.append(trellis.total(alpha))
-        alpha.mul_(trellis.spread(_inverse(scales[-1])))
+        scales.append(_scale(trellis.total(alpha)))
+        alpha.mul_(trellis.spread(scales[-1].reciprocal()))
         if t + 1 in ends:
             at_end = torch.where(ends[t + 1], trellis.total(alpha * trellis.final), at_end)
         if leaky:
@@ -220,8 +237,9 @@ def forward_backward(
 ) -> tuple[Tensor, Slopes | None]:
     """Log of Σ over paths of lens[n] arcs Π prob(arc) exp(logit), (N, T, C) -> (N,), float64, and its slopes.
 
-    Without a path -inf and slopes of zero.  Computed in the trellis' precision: float32 will do where a leak
-    keeps every state in reach; without, only the range of float64 keeps paths that look bad for long.
+    Without a path -inf, and slopes of no meaning; also where all paths fall out of the precision's range.
+    The precision is the trellis': float32 does where a leak keeps every state in reach.  Without, float64
+    can follow a path that at some frame is a thousand nats behind, and catches up.
 
     A shared graph keeps α of every `STRETCH`-th frame only and computes a stretch again when the backward
     pass comes to it: α of all frames is so large that fetching memory for it would cost more.
@@ -235,7 +253,7 @@ def forward_backward(
     starts = []
     for frames in stretches:
         starts.append(alpha)
-        done = _advance(trellis, emissions, frames, alpha, leaky, ends, at_end)
+        done = _advance(trellis, emissions, frames, alpha, leaky, ends, at_end, frames == stretches[-1])
         alpha, at_end = done.alpha, done.at_end
         scales += done.scales
     logprobs = _logprobs(scales, at_end, emissions.offset, lens)
@@ -246,21 +264,23 @@ def forward_backward(
     beta = torch.zeros_like(alpha)
     u = beta.new_empty(len(trellis.slot_pdf), beta.shape[1])
     values = beta.new_empty(n_frames, len(pool.crow) - 1, beta.shape[1])
-    largest = torch.finfo(beta.dtype).max ** 0.9  # else 0 · ∞ at states that no path of this length passes
-    final = trellis.final * trellis.spread(_inverse(at_end))
+    limits = torch.finfo(beta.dtype)
+    top = limits.max**0.9
     for frames, start in zip(reversed(stretches), reversed(starts), strict=True):
         if frames != stretches[-1]:
-            done = _advance(trellis, emissions, frames, start, leaky, {}, at_end)
+            done = _advance(trellis, emissions, frames, start, leaky, {}, at_end, True)
         for t in reversed(frames):
             if t + 1 in ends:
-                beta = torch.where(trellis.spread(ends[t + 1]), final, beta)
-            beta.mul_(trellis.spread(_inverse(scales[1 + t]))).clamp_(max=largest)
+                beta = torch.where(trellis.spread(ends[t + 1]), trellis.final, beta)
             torch.mul(trellis.by_slot(emissions.at(t, u)), beta, out=trellis.by_slot(u))
             values[t] = pool.times(done.arrived[t - frames.start].mul_(u))
             beta = trellis.back.times(u)
             if leaky:
                 beta.add_(leaky * trellis.spread(trellis.total(trellis.leak * beta)))
-    return logprobs, Slopes(values, owner, pdf)
+            beta.mul_(trellis.spread(top / trellis.total(beta).clamp(min=top * limits.tiny)))
+    found = Slopes.of(values, len(lens), owner, pdf)
+    lost = ((found.total == 0) & (torch.arange(n_frames, device=lens.device) < lens[:, None])).any(1)
+    return logprobs.masked_fill_(lost, -torch.inf), found
 
 
 def path_logprobs(trellis: Trellis, logits: Tensor, lens: Tensor, leaky: float = 0.0) -> Tensor:
@@ -272,8 +292,8 @@ def path_logprobs(trellis: Trellis, logits: Tensor, lens: Tensor, leaky: float =
         arrived = _Product.apply(alpha, trellis.onward, trellis.back)
         assert isinstance(arrived, Tensor)
         alpha = trellis.by_slot(emissions.at(t) * arrived).sum(0)
-        scales.append(trellis.total(alpha))
-        alpha = alpha * trellis.spread(_inverse(scales[-1]))
+        scales.append(_scale(trellis.total(alpha)))
+        alpha = alpha * trellis.spread(scales[-1].reciprocal())
         if t + 1 in ends:
             at_end = torch.where(ends[t + 1], trellis.total(alpha * trellis.final), at_end)
         alpha = alpha + leaky * trellis.leak
@@ -283,8 +303,8 @@ def path_logprobs(trellis: Trellis, logits: Tensor, lens: Tensor, leaky: float =
 def _start(trellis: Trellis, n_utts: int, leaky: float) -> tuple[Tensor, list[Tensor], Tensor]:
     """α before the first frame with its leak, (S, B); its sum before scaling, [(N,)]; zeros (N,)."""
     alpha = trellis.initial.expand(-1, n_utts) if trellis.owner is None else trellis.initial
-    scale = trellis.total(alpha)
-    alpha = alpha * trellis.spread(_inverse(scale)) + leaky * trellis.leak
+    scale = _scale(trellis.total(alpha))
+    alpha = alpha * trellis.spread(scale.reciprocal()) + leaky * trellis.leak
     return alpha.contiguous(), [scale], torch.zeros_like(scale)
 
 
@@ -292,7 +312,7 @@ def _logprobs(scales: list[Tensor], at_end: Tensor, offset: Tensor, lens: Tensor
     """Of every utterance, (N,) in float64, from 1 + T scales; the first is the initial distribution's sum."""
     inside = torch.arange(offset.shape[1], device=lens.device) < lens[:, None]
     c, alive = torch.stack(scales, 1), at_end > 0
-    c = torch.where(F.pad(inside, (1, 0), value=True) & (c > 0), c, 1)
+    c = torch.where(F.pad(inside, (1, 0), value=True), c, 1)
     sums = offset.double().sum(1) + c.double().log().sum(1)
     return torch.where(alive, sums + torch.where(alive, at_end, 1).double().log(), -torch.inf)
 
@@ -318,6 +338,6 @@ def _ends(lens: Tensor) -> dict[int, Tensor]:
     return {t: lens == t for t in set(lens.tolist()) if t}
 
 
-def _inverse(x: Tensor) -> Tensor:
-    """1 / x, and 0 for 0: an utterance without a path stays at zero."""
-    return torch.where(x > 0, x, torch.inf).reciprocal()
+def _scale(x: Tensor) -> Tensor:
+    """A sum to divide by; where it is 0 all of its terms are, and stay so."""
+    return x.clamp(min=torch.finfo(x.dtype).tiny)

@@ -146,7 +146,7 @@ class LfMmi(NamedTuple):
     """The loss () and what it is made of: ln p (N,) in float64, detached; utterances without a path."""
 
     loss: Tensor
-    num: Tensor  # -inf for the skipped
+    num: Tensor  # -inf without a path
     den: Tensor
     skipped: int
     frames: int  # F, over the utterances that count
@@ -227,7 +227,7 @@ class _LfMmi(torch.autograd.Function):
 
 def _kept(num: Tensor, den: Tensor, lens: Tensor) -> tuple[Tensor, int]:
     """Which utterances count, (N,), and their frames; refuses ln p_num > ln p_den, but for rounding."""
-    kept = num.isfinite()
+    kept = num.isfinite() & den.isfinite()
     over = torch.where(kept, num - den, -torch.inf) - 1e-5 * lens - 1e-3
     if (over > 0).any():
         utt = int(over.argmax())

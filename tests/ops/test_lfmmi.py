@@ -216,6 +216,15 @@ def test_long_utterances_and_wild_logits_stay_finite(spread: float) -> None:
     assert found.loss.isfinite() and slope.isfinite().all()
 
 
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_single_precision_is_enough_for_the_denominator(spread: float) -> None:
+    den = random_graph(3, states=30, arcs=200)
+    nothing = chain(*range(PDFS))  # longer than the utterances
+    logits = spread * torch.randn(2, 3, PDFS, dtype=torch.float64)
+    single, double = (loss_of(x, [3, 3], den, [nothing] * 2).den for x in (logits.float(), logits))
+    torch.testing.assert_close(single, double, atol=1e-5, rtol=1e-6)
+
+
 def test_l2_is_half_the_mean_square_sum_of_the_outputs() -> None:
     logits = torch.randn(2, 4, PDFS)
     nums = [chain(0, 1), chain(2)]
