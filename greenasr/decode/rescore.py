@@ -160,6 +160,7 @@ def run(
     weights: Mapping[str, float] | None = None,
     guard: bool = True,
     need_heldout: bool = True,
+    in_first: Container[str] = (),
     seed: int = 0,
     tell: Callable[[str, int, int], None] = lambda part, done, of: None,
 ) -> Rescoring:
@@ -171,8 +172,9 @@ def run(
     is judged without the luck of its own tuning; lists without a reference are then in no half.  ``guard``
     leaves the first pass alone unless weights tuned on four fifths of the dev half save errors on the last
     fifth, in all five turns together, with a matched-pairs z above 1.645.  Without
-    ``need_heldout`` all utterances may be for tuning, when the weights are for other lists.  ``tell`` is
-    told (part, done, of) meanwhile.
+    ``need_heldout`` all utterances may be for tuning, when the weights are for other lists.  ``in_first``
+    names models whose log-probability is part of the first pass: their weights go down to -1, which takes
+    them out again.  ``tell`` is told (part, done, of) meanwhile.
     """
     seconds: dict[str, float] = {}
     if errors is None:
@@ -212,7 +214,7 @@ def run(
     if weights is None:
         of_dev = [features[u] for u in halves[True]]
         wrong = [_costs(nbest[u], errors[u]) for u in halves[True]]
-        lowest = [0.0 if name in models else -np.inf for name in names]
+        lowest = [(-1.0 if name in in_first else 0.0) if name in models else -np.inf for name in names]
         found = _timed(
             seconds, "tune", lambda: tune(of_dev, wrong, lowest, seed=seed, progress=partial(tell, "tune"))
         )

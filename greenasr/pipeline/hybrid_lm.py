@@ -5,10 +5,12 @@
     <part>/seed<k>/<row>/rescored            lists by both models, <model>/<set>.nbest.jsonl
     <part>/seed<k>/<row>/lhuc-rescored       the same of the second pass
 
-Weights are tuned once for each part and seed, as the acoustic scale is: with the full-precision model on
-lists of the full-precision recogniser, of speech that neither was trained on (another part's fold with that
-part's own models, or the split dev).  All rows and both models use them, so that a difference is the models'
-and not their tuning's.  GREEN §5, Table 3; low-bit language models: Xu et al. 2021, arXiv 2112.11438.
+A list's total is that of `greenasr.decode.rescore`, where the n-gram, which the first pass holds already, may
+lose weight to the Transformer, down to none.  Weights are tuned once for each part and seed, as the acoustic
+scale is: with the full-precision model on lists of the full-precision recogniser, of speech that neither was
+trained on (another part's fold with that part's own models, or the split dev).  All rows and both models use
+them, so that a difference is the models' and not their tuning's.  GREEN §5, Table 3; low-bit language models:
+Xu et al. 2021, arXiv 2112.11438.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from greenasr.data.text import Vocabulary, check_covers, read_sentences
 from greenasr.decode import rescore
 from greenasr.decode.arpa import read_arpa
 from greenasr.decode.nbest import read_nbest, write_nbest
+from greenasr.decode.ngram import NGram
 from greenasr.models.dropout import set_dropout_
 from greenasr.pipeline import hybrid, lm
 from greenasr.pipeline.hybrid import Place, Tell
@@ -135,18 +138,22 @@ def _describe(place: Place, part: str, path: Path, folder: Path) -> dict[str, An
     for name, ids in place.test_ids(part).items():
         store = place.store_of(part, name)
         refs += [store.texts[store.place[utt_id]].split() for utt_id in ids]
-    ngram = read_arpa(place.run / part / "ngram" / "lm.arpa.gz")
     logprobs = lm.task_of(saved, {}).hypothesis_logprobs(saved.model, refs)
     log = (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else []
     return lm.describe(path, saved) | {
         "ppl": lm.perplexity(np.concatenate(logprobs)),
-        "ppl_ngram": lm.perplexity(np.concatenate(ngram.score(refs))),
+        "ppl_ngram": lm.perplexity(np.concatenate(_ngram(place, part).score(refs))),
         "seconds_train": json.loads(log[-1])["seconds"] if log else 0.0,
     }
 
 
+def _ngram(place: Place, part: str) -> NGram:
+    """The n-gram of a part's decoding graph."""
+    return read_arpa(place.run / part / "ngram" / "lm.arpa.gz")
+
+
 def _known(saved: Saved) -> Vocabulary | None:
-    """Words that the model knows; None where every word has pieces."""
+    """Words that the model knows; None, hence those of the n-gram, where every word has pieces."""
     return saved.tokenizer if isinstance(saved.tokenizer, Vocabulary) else None
 
 
@@ -155,8 +162,8 @@ def _tune(place: Place, other: str, seed: int, name: str, folder: Path, tell: Te
     lists = read_nbest(place.run / other / f"seed{seed}" / "float" / "words" / f"{name}.nbest.jsonl")
     saved = load(place.run / other / "lm" / "float" / "model.packed")
     found = rescore.run(
-        lists, lm=scorer(lm.task_of(saved, {}), saved, tell, name), known=_known(saved),
-        dev=lambda _: True, need_heldout=False, seed=seed,
+        lists, _ngram(place, other), scorer(lm.task_of(saved, {}), saved, tell, name), _known(saved),
+        dev=lambda _: True, need_heldout=False, in_first=("ngram",), seed=seed,
         tell=lambda what, done, of: tell(done, of, f"{name}: {what}"),
     )  # fmt: skip
     return {"tuned_on": [other, name], **found.to_json()}
@@ -165,15 +172,13 @@ def _tune(place: Place, other: str, seed: int, name: str, folder: Path, tell: Te
 def _rescore(place: Place, part: str, lists: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """All utterances of a part's test sets in the order of both models; errors and WER of each."""
     weights = read_json(folder.parent.parent / "lm-weights" / "result.json")["weights"]
-    result: dict[str, Any] = {}
+    ngram, result = _ngram(place, part), {}
     for model in MODELS:
         saved, sets, seconds = load(place.run / part / "lm" / model / "model.packed"), {}, 0.0
         task = lm.task_of(saved, {})
         for name in place.test_ids(part):
             first = read_nbest(folder.parent / lists / f"{name}.nbest.jsonl")
-            found = rescore.run(
-                first, lm=scorer(task, saved, tell, name), known=_known(saved), weights=weights
-            )
+            found = rescore.run(first, ngram, scorer(task, saved, tell, name), _known(saved), weights=weights)
             errors = hybrid.errors(place.store_of(part, name), found.nbest)
             write_nbest(folder / model / f"{name}.nbest.jsonl", found.nbest)
             write_atomic(folder / model / f"{name}.errors.jsonl", to_jsonl(errors))

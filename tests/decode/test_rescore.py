@@ -77,6 +77,31 @@ def test_a_model_that_knows_nothing_is_not_used(lists: list[NBest]) -> None:
     assert result.weights == {"first": 1.0, "words": 0.0, "lm": 0.0}
 
 
+def test_a_model_that_is_in_the_first_pass_may_be_taken_out_and_all_lists_may_be_for_tuning(
+    lists: list[NBest], lm: NGram
+) -> None:
+    misled = kneser_ney([["time", "nine", "song", "to"]], 2).lm
+
+    def with_it(entry: NBest) -> NBest:
+        logprobs = [float(misled.score([hyp.split()])[0].sum()) for hyp in entry.hyps]
+        scores = [score + logprob for score, logprob in zip(entry.scores, logprobs, strict=True)]
+        order = np.argsort([-score for score in scores], kind="stable")
+        return NBest(
+            entry.id, entry.ref, tuple(entry.hyps[i] for i in order), tuple(scores[i] for i in order)
+        )
+
+    first = [with_it(entry) for entry in lists]
+    kept, freed = (
+        run(first, misled, lm.score, WORDS, dev=lambda _: True, need_heldout=False, in_first=names)
+        for names in ((), ("ngram",))
+    )
+    assert kept.weights["ngram"] >= 0 and -1 <= freed.weights["ngram"] < 0
+    assert len(freed.dev.first) == len(lists) and not freed.heldout.first
+    assert freed.dev.wer[1] <= kept.dev.wer[1]
+    with pytest.raises(ValueError, match="held-out half has 0 of 120 utterances"):
+        run(first, misled, dev=lambda _: True)
+
+
 def test_every_different_hypothesis_is_scored_once(lists: list[NBest], lm: NGram) -> None:
     seen: list[tuple[str, ...]] = []
 
