@@ -1,55 +1,21 @@
-"""A small trained model with everything around it, and the command line called in this process."""
+"""A small trained model with everything around it."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from greenasr.cli.app import main
 from greenasr.data.confusions import generate_nbest
 from greenasr.data.grammar import generate
 
 SHAPE = "--layers 1 --dim 16 --heads 2 --hidden 32 --epochs 1 --length 16 --batch 8".split()
 
 
-@dataclass(frozen=True)
-class Called:
-    """What a command left: its exit code and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The one JSON object on standard output."""
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
-Call = Callable[..., Called]
-
-
-@pytest.fixture(scope="session")
-def greenasr() -> Call:
-    def call(*arguments: str | Path) -> Called:
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as end,
-        ):
-            main([str(argument) for argument in arguments])
-        return Called(int(end.value.code or 0), out.getvalue(), err.getvalue())
-
-    return call
+Call = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")

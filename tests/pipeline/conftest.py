@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
-
-from greenasr.cli.app import main
 
 WORDS = {"go": "A B", "stop": "B C", "left": "C A"}
 TONES = {"A": 500.0, "B": 0.0, "C": 2200.0}  # Hz; B is a hiss
@@ -61,38 +57,11 @@ cost_batches = 1
 max_probes = 4
 [decode]
 order = 2
+tune = false
+beam = 10
+lattice_beam = 4
 nbest = 3
 """
-
-
-@dataclass(frozen=True)
-class Called:
-    """What a command left: its exit code and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Called]
-Say = Callable[..., NDArray[np.float32]]
-
-
-@pytest.fixture(scope="session")
-def greenasr() -> Call:
-    """The command line, called in this process."""
-
-    def call(*arguments: str | Path) -> Called:
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as end,
-        ):
-            main([str(argument) for argument in arguments])
-        return Called(int(end.value.code or 0), out.getvalue(), err.getvalue())
-
-    return call
 
 
 def speak(words: Sequence[str], pitch: float = 1.0, seed: int = 0, rate: int = RATE) -> NDArray[np.float32]:
@@ -133,3 +102,28 @@ def make_corpus(folder: Path, utterances: int = 5) -> Path:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The miniature, never written to by a test."""
     return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def own_corpus(corpus: Path, tmp_path: Path) -> Path:
+    """A copy to be spoiled."""
+    return Path(shutil.copytree(corpus, tmp_path / "corpus"))
+
+
+Recipe = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_recipe() -> Recipe:
+    """``write_recipe(folder, rows, (what, becomes), …)``: recipe.toml with some of `RECIPE` replaced."""
+
+    def write(folder: Path, rows: str, *changes: tuple[str, str]) -> Path:
+        text = RECIPE
+        for what, becomes in changes:
+            assert text.count(what) == 1, what
+            text = text.replace(what, becomes)
+        path = folder / "recipe.toml"
+        path.write_text(text + rows)
+        return path
+
+    return write
