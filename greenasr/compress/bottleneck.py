@@ -173,7 +173,7 @@ class BottleneckSearch:
         return {name: choice.shares().tolist() for name, choice in self._choices.items()}
 
     def best(self, max_params: float | None = None) -> dict[str, int]:
-        """The 1-best dimension of every layer; with ``max_params`` the likeliest network of at most that size.
+        """The 1-best dimension of every layer; with ``max_params`` the likeliest of at most that size.
 
         The likeliest: argmax Π_l λ_l under Σ_l C_l, exactly (`ops.knapsack`).  Choices that were trained
         without a price then say what each dimension is worth, and the size decides what is paid for it.
