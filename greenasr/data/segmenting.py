@@ -1,13 +1,13 @@
 """Long sound to utterances: cut where it is quiet for long enough, and nowhere later than half a minute.
 
-    level_t = 10 log10 mean x²  over 50 ms                    dB below full scale, never under `SILENT`
-    voiced_t = level_t ≥ low + `SHARE` (high - low)           low, high: least and greatest of the last 30 s
+    level_t = 10 log10 mean x²  over 50 ms                      dB below full scale, never under `SILENT`
+    voiced_t = level_t ≥ low + `SHARE` (high - low)  and  high - low ≥ `RISE`
+               low, high: extremes of the last 30 s; until so much was heard low is at most `FLOOR`
 
 An utterance goes from its first voiced level to the first pause of `Pauses.pause` seconds, with half a
 pause kept on either side; what lies between utterances is left out.  One that finds no pause in
-`Pauses.longest` seconds is cut in its second half, at the quietest quarter of a second.  Where nothing
-stands out (low is high: noise alone, a tone) everything is voiced: rather a word too much for the recogniser
-than one too few.
+`Pauses.longest` seconds is cut in its second half, at the quietest quarter of a second.  `FLOOR` is what
+hears a sound that begins at once; half a minute in which nothing stands out is noise, however loud.
 
 Only the past decides, so a stream is cut exactly as a file of the same samples is, in blocks of any size,
 with no more memory than the longest utterance and one block.
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 LEVEL = 0.05  # seconds of a level
 HISTORY = 600  # levels that a threshold looks back: 30 s
 SHARE = 0.3  # of the way from the lowest to the highest level
+RISE = 5.0  # dB that speech stands out by at the least
+FLOOR = -55.0  # dB below full scale: the noise that is expected of a sound that has just begun
 SILENT = -70.0  # dB below full scale; nothing under it is heard
 DIP = 5  # levels over which the quietest place of an unbroken stretch is measured
 Samples = NDArray[np.float32]
@@ -119,10 +121,10 @@ def is_voiced(level: Levels, past: Levels) -> Bools:
     if not len(level):
         return np.zeros(0, np.bool_)
     before = past[-(HISTORY - 1) :]
-    filled = np.concatenate([np.full(HISTORY - 1 - len(before), np.nan), before, level])
-    window = np.lib.stride_tricks.sliding_window_view(filled, HISTORY)
-    low, high = np.fmin.reduce(window, axis=1), np.fmax.reduce(window, axis=1)
-    found: Bools = (level > SILENT) & (level >= low + SHARE * (high - low))
+    unheard = HISTORY - 1 - len(before)
+    low = _windows(np.concatenate([np.full(unheard, FLOOR), before, level])).min(1)
+    high = _windows(np.concatenate([np.full(unheard, SILENT), before, level])).max(1)
+    found: Bools = (level > SILENT) & (high - low >= RISE) & (level >= low + SHARE * (high - low))
     return found
 
 
@@ -148,6 +150,11 @@ def first_utterance(level: Levels, voiced: Bools, how: Pauses, ended: bool) -> t
     if ended:
         return start, min(start + len(heard), start + int(np.flatnonzero(heard)[-1]) + 1 + margin)
     return None
+
+
+def _windows(level: Levels) -> Levels:
+    """The last `HISTORY` levels at each of them but the first ones, (L,) -> (L - HISTORY + 1, HISTORY)."""
+    return np.lib.stride_tricks.sliding_window_view(level, HISTORY)
 
 
 def _margin(how: Pauses) -> int:
