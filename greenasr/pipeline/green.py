@@ -143,6 +143,11 @@ def network(place: Place, units: Any, seed: int, **changes: Any) -> Tdnnf:
     return Tdnnf(TdnnfConfig(**{**shape, **place.recipe.model, **changes}))
 
 
+def recogniser_size(model: Tdnnf) -> int:
+    """Parameters of the network that recognises: the cross-entropy branch serves training alone."""
+    return sum(p.numel() for name, p in model.named_parameters() if name.partition(".")[0] not in XENT)
+
+
 def clusters_of(place: Place, model: nn.Module) -> tuple[Cluster, ...]:
     """What gets a width: by layer as GREEN's plans, or as the recipe says."""
     there = {name for name, _ in model.named_modules()}
@@ -153,12 +158,19 @@ def _search(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dic
     recipe, settings = place.recipe, place.recipe.search
     task, units = hybrid.make_task(place, part, settings.held_out)
     model = network(place, units, seed, bottleneck=max(settings.dims)).to(place.device)
-    params = sum(p.numel() for p in network(place, units, seed).parameters())
+    params = recogniser_size(network(place, units, seed))
+    least = recogniser_size(network(place, units, seed, bottleneck=min(settings.dims)))
+    if settings.target and least > settings.target * params:
+        raise ValueError(
+            f"[search] target {settings.target:g} of {params} parameters is out of reach: with every bottleneck at "
+            f"{min(settings.dims)} the network still has {least}; raise target, or lower the least of dims."
+        )
     first = replace(recipe.train, epochs=settings.epochs, seed=seed)
     second = Training(
         settings.choice_epochs, settings.choice_lr, warmup=0, weight_decay=0, leg=100, seed=seed
     )
-    target = settings.target * params if settings.target else None
+    unused = sum(p.numel() for p in model.parameters()) - recogniser_size(model)
+    target = settings.target * params + unused if settings.target else None
 
     def keep(compressor: Any) -> Any:
         return Upkeep(compressor, semi_orthogonal_step_)
@@ -181,7 +193,7 @@ def _search(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dic
         "method": settings.method,
         "bottlenecks": dims,
         "shares": found.weights(),
-        "parameters": sum(p.numel() for p in small.parameters()),
+        "parameters": recogniser_size(small),
         "parameters_before": params,
     }
 

@@ -96,7 +96,7 @@ class ChainSettings:
 class SearchSettings:
     """Bottleneck search: candidates, passes over the speech for weights, passes for choices, the penalty.
 
-    With ``target``, a share of the manual network's parameters, choices are trained without a price and the
+    With ``target``, a share of the manual network's parameters (without its cross-entropy branch), choices are trained without a price and the
     likeliest network of that size is taken; with 0 the penalty decides alone, as in the paper.
     """
 
