@@ -96,8 +96,9 @@ class ChainSettings:
 class SearchSettings:
     """Bottleneck search: candidates, passes over the speech for weights, passes for choices, the penalty.
 
-    With ``target``, a share of the manual network's parameters (without its cross-entropy branch), choices are trained without a price and the
-    likeliest network of that size is taken; with 0 the penalty decides alone, as in the paper.
+    With ``target``, a share of the manual network's parameters (without its cross-entropy branch), choices
+    are trained without a price and the likeliest network of that size is taken; with 0 the penalty decides
+    alone, as in the paper.
     """
 
     dims: tuple[int, ...] = (25, 50, 80, 100, 120, 160, 200, 240)
