@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greenasr.data.audio import samples
 from greenasr.data.files import atomic
+from greenasr.data.lexicon import Lexicon, read_lexicon
 from greenasr.data.readers import kaldi, librispeech, manifests, nemo, switchboard, tsv
 from greenasr.data.readers.lines import json_lines
 from greenasr.data.readers.rows import OnBad, Row, cut_sets
@@ -32,6 +33,10 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "librispeech": librispeech.read,
     "switchboard": switchboard.read,
 }
+
+
+# Dictionaries whose words are marked as transcripts are on disk, where the reader takes the marks away.
+LEXICONS: dict[str, Callable[[Lexicon], Lexicon]] = {"switchboard": switchboard.plain_lexicon}
 
 
 def guess_kind(path: str | Path) -> str:
@@ -51,7 +56,7 @@ def guess_kind(path: str | Path) -> str:
             ("lhotse", manifests.manifests),
             ("nemo", nemo.manifests),
             ("librispeech", lambda p: next(librispeech.transcripts(p), None)),
-            ("switchboard", lambda p: switchboard.transcripts(p) or switchboard.stms(p)),
+            ("switchboard", switchboard.is_corpus),
         )
         for kind, sign in signs:
             if sign(path):
@@ -96,6 +101,39 @@ def read_corpus(
     if not found:
         raise ValueError(f"{path}: none of its {len(rows):,} utterances can be used.")
     return found
+
+
+def with_subsets(found: Mapping[str, CutSet], names: Iterable[str]) -> dict[str, CutSet]:
+    """The splits and those of ``names`` that are "SPLIT.SUBSET": its cuts whose custom field says so.
+
+    ValueError where a split has no such subset; other names are passed over.
+    """
+    from lhotse import CutSet
+
+    splits = dict(found)
+    for name in names:
+        split, dot, subset = name.rpartition(".")
+        if not dot or name in found or split not in found:
+            continue
+        cuts = [cut for cut in found[split] if subset_of(cut) == subset]
+        if not cuts:
+            known = sorted({subset_of(cut) for cut in found[split]} - {""})
+            raise ValueError(
+                f"the split '{split}' has no subset '{subset}', it has {', '.join(known) or 'none'}."
+            )
+        splits[name] = CutSet.from_cuts(cuts)
+    return splits
+
+
+def subset_of(cut: Cut) -> str:
+    """The subset of its split that a corpus has a cut in, "" for none."""
+    return str((cut.supervisions[0].custom or {}).get("subset", ""))
+
+
+def corpus_lexicon(path: str | Path, kind: str, *, stress: bool = True) -> Lexicon:
+    """A dictionary (`read_lexicon`) in the words that a corpus of this kind has."""
+    lexicon = read_lexicon(path, stress=stress)
+    return LEXICONS[kind](lexicon) if kind in LEXICONS else lexicon
 
 
 def heard(

@@ -25,14 +25,22 @@ from greenasr.compress.none import NoCompression
 from greenasr.compress.upkeep import Upkeep
 from greenasr.data.audio import samples
 from greenasr.data.augment import SpecAugment
-from greenasr.data.corpora import load_cuts, read_corpus, save_cuts, words
+from greenasr.data.corpora import (
+    corpus_lexicon,
+    guess_kind,
+    load_cuts,
+    read_corpus,
+    save_cuts,
+    with_subsets,
+    words,
+)
 from greenasr.data.feature_store import FeatureStore, extract
 from greenasr.data.features import Features
 from greenasr.data.files import read_json, write_atomic, write_json
 from greenasr.data.ivectors import load_vectors
-from greenasr.data.lexicon import SPELLED, Lexicon, graphemes, read_lexicon
+from greenasr.data.lexicon import SPELLED, Lexicon, graphemes
 from greenasr.decode.alignment import read_alignments, write_alignments
-from greenasr.decode.arpa import write_arpa
+from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.chain_graphs import denominator_graph, numerator_graph
 from greenasr.decode.context import PdfMap
 from greenasr.decode.graph import DecodingGraph, cached_graph
@@ -152,7 +160,12 @@ def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
         return {"splits": names}
     if place.data is None:
         raise ValueError(f"'{place.recipe.title}' is made from {corpus.source}: give its folder with --data.")
-    found = read_corpus(place.data / corpus.source, corpus.kind or None, progress=_noted(tell, "headers"))
+    arpa = place.recipe.decode.arpa
+    if arpa and not (place.data / arpa).is_file():
+        raise ValueError(f"{place.data / arpa}: no such file, which [decode] arpa names.")
+    kind = corpus.kind or guess_kind(place.data / corpus.source)
+    found = read_corpus(place.data / corpus.source, kind, progress=_noted(tell, "headers"))
+    found = with_subsets(found, corpus.tests)
     if corpus.train not in found:
         raise ValueError(
             f"{place.data / corpus.source}: no split '{corpus.train}', found {', '.join(found)}."
@@ -166,7 +179,9 @@ def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
     for split, cuts in found.items():
         save_cuts(folder / f"{split}.cuts.jsonl.gz", cuts)
     counts = Counter(word for cut in found[corpus.train] for word in words(cut))
-    lexicon = read_lexicon(place.data / corpus.lexicon, stress=corpus.stress) if corpus.lexicon else None
+    lexicon = None
+    if corpus.lexicon:
+        lexicon = corpus_lexicon(place.data / corpus.lexicon, kind, stress=corpus.stress)
     missing = lexicon.missing(counts.elements()) if lexicon else []
     if lexicon is None or corpus.grapheme and missing:
         spelled = graphemes([word for word, _ in missing], SPELLED) if lexicon else graphemes(counts)
@@ -230,12 +245,13 @@ def align(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
 
 
 def make_ngram(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
-    """The n-gram of a part's transcripts and its decoding graph."""
-    order = place.recipe.decode.order
-    lm = kneser_ney(place.transcripts(part), order).lm
+    """The n-gram of a part's transcripts, or the recipe's own, and its decoding graph."""
+    settings = place.recipe.decode
+    given = place.data / settings.arpa if place.data and settings.arpa else None
+    lm = read_arpa(given) if given else kneser_ney(place.transcripts(part), settings.order).lm
     write_arpa(lm, folder / "lm.arpa.gz")
     graph = decoding_graph(place, part, folder)
-    return {"order": order, "states": graph.meta["states"], "arcs": graph.meta["arcs"]}
+    return {"order": lm.order, "states": graph.meta["states"], "arcs": graph.meta["arcs"]}
 
 
 def decoding_graph(place: Place, part: str, folder: Path | None = None) -> DecodingGraph:

@@ -26,7 +26,8 @@ class Corpus:
     """Speech, relative to ``--data``; without ``source`` it is generated, ``hours`` of training.
 
     With ``folds`` every row is also trained on all but one of so many groups of training speakers, and tested
-    on that group; ``seeds`` repeat everything.  ``tests`` are splits, or all but train and dev when empty.
+    on that group; ``seeds`` repeat everything.  ``tests`` are splits, or all but train and dev when empty;
+    "eval2000.callhm" is a subset of a split that the corpus knows.
     """
 
     source: str = ""
@@ -115,11 +116,13 @@ class SearchSettings:
 class DecodeSettings:
     """N-gram order of the training transcripts, beams, length of n-best lists.
 
+    With ``arpa``, a file relative to ``--data``, the graph is of that n-gram instead.
     Acoustic scale and word penalty are tuned with the manual network, on the split dev, or where there are
     folds on another part's fold, unless ``tune`` is false.
     """
 
     order: int = 3
+    arpa: str = ""
     tune: bool = True
     beam: float = 15.0
     lattice_beam: float = 8.0
@@ -266,6 +269,8 @@ def _check(recipe: HybridRecipe) -> None:
     """Refuse what would fail late."""
     inputs = {"feat_dim": recipe.features.bins, "ivector_dim": recipe.features.ivectors}
     configure("tdnnf", {**recipe.model, **inputs, "n_pdfs": 1})
+    if recipe.decode.arpa and not recipe.corpus.source:
+        raise ValueError("[decode] arpa is of a corpus on disk: name its [corpus] source too.")
     names = [row.name for row in recipe.rows]
     if len(set(names)) != len(names) or "float" not in names:
         raise ValueError(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from greenasr.data.audio import samples
-from greenasr.data.corpora import guess_kind, read_corpus, speaker, words
+from greenasr.data.corpora import corpus_lexicon, guess_kind, read_corpus, speaker, with_subsets, words
 from greenasr.data.readers.rows import Row
 from greenasr.data.readers.switchboard import grow, plain_word, thin
 
@@ -83,7 +84,40 @@ def test_a_test_sets_words_are_plain_and_its_labels_are_kept(switchboard: Path) 
     corpus = read_corpus(switchboard)
     first = corpus["eval2000"][0]
     assert words(first) == "he is %hesitation a officer".split()
-    assert first.supervisions[0].custom == {"labels": "O,en,F,en-F"}
+    assert first.supervisions[0].custom == {"labels": "O,en,F,en-F", "subset": "callhm"}
+
+
+def test_a_test_sets_subsets_are_those_that_kaldi_scores_apart(switchboard: Path) -> None:
+    found = read_corpus(switchboard)
+    splits = with_subsets(found, ["eval2000.callhm", "rt02", "rt03.fsh"])
+    assert list(splits) == [*found, "eval2000.callhm", "rt03.fsh"]
+    assert [cut.id for cut in splits["rt03.fsh"]] == [cut.id for cut in found["rt03"]]
+    with pytest.raises(ValueError, match="'eval2000' has no subset 'swbd', it has callhm"):
+        with_subsets(found, ["eval2000.swbd"])
+
+
+def test_releases_on_other_disks_may_be_linked(switchboard: Path, tmp_path_factory: Any) -> None:
+    linked = tmp_path_factory.mktemp("linked")
+    for release in switchboard.iterdir():
+        (linked / release.name).symlink_to(release)
+    (switchboard / "LDC97S62" / "loop").symlink_to(linked)
+    assert guess_kind(linked) == "switchboard"
+    there, here = read_corpus(linked), read_corpus(switchboard)
+    assert {s: [c.id for c in cuts] for s, cuts in there.items()} == {
+        s: [c.id for c in cuts] for s, cuts in here.items()
+    }
+
+
+def test_the_dictionary_has_the_words_of_the_transcripts(tmp_path: Path) -> None:
+    """Lines as in sw-ms98-dict.text; what Kaldi's swbd1_map_words.pl makes of them is in its comments."""
+    (tmp_path / "sw-ms98-dict.text").write_text(
+        "# pronunciations\n\n-[40]1k w ah n k ey\n-[a]b[out]- b\n{wolmanized} w ow l m ax n ay z d\n"
+        "[yeam/yeah] y ae m\nI ay\nthem dh eh m\nthem_1 eh m\n[laughter-them] dh ax m\n[silence] sil\n"
+    )
+    lexicon = corpus_lexicon(tmp_path / "sw-ms98-dict.text", "switchboard")
+    assert set(lexicon.words) == {"-1k", "-b-", "wolmanized", "yeam", "i", "them"}
+    assert lexicon.prons["them"] == (("dh", "eh", "m"), ("eh", "m"), ("dh", "ax", "m"))
+    assert "them_1" in corpus_lexicon(tmp_path / "sw-ms98-dict.text", "kaldi").words
 
 
 def test_segments_of_eval2000_grow_and_those_of_the_others_do_not(switchboard: Path) -> None:

@@ -4,20 +4,22 @@
     eval2000     hub5e00.english.*.stm of LDC2002T43, its sph of LDC2002S09
     rt02, rt03   the stm and sph below English conversational speech of LDC2004S11 and LDC2007S10
 
-They lie anywhere below one folder; which set an stm is of shows in its path, sounds are found by name (wav
-or flac, where they were converted, before sph).  As in Kaldi's egs/swbd/s5c: conversation sides are the
-speakers and channels; [silence] and asides go, [laughter-word] is the word; dev is the first 4,000 utterances
-in order of their ids, from the others repeated transcripts are thinned to about 300; segments of eval2000
-grow by 0.1 s.
+They lie anywhere below one folder, links to folders included; which set an stm is of shows in its path,
+sounds are found by name (wav or flac, where they were converted, before sph).  As in Kaldi's egs/swbd/s5c:
+conversation sides are the speakers and channels; [silence] and asides go, [laughter-word] is the word; dev is
+the first 4,000 utterances in order of their ids, from the others repeated transcripts are thinned to about
+300; segments of eval2000 grow by 0.1 s.
 Otherwise than there: acronyms stay as transcribed, and no conversation is taken away in silence.
 
 The words of a test set here are plain: the first of alternatives, optional words said.  Scores to compare
 with other people's need the corpus's stm and sclite's rules (`greenasr score`).  Its labels, such
-as en-F, stand in the cut's custom field `labels`.
+as en-F, stand in the cut's custom field `labels`, and the collection that a conversation's name tells, as
+Kaldi scores them apart, in `subset`: callhm and swbd of eval2000, fsh and swbd of rt03.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from greenasr.data.lexicon import Lexicon
 from greenasr.data.readers.lines import numbered_lines
 from greenasr.data.readers.rows import OVERSHOOT, Row
 
@@ -35,6 +38,10 @@ SETS = {  # what the path of a test set's stm has in it
     "eval2000": re.compile(r"hub5e_?00|eval2000|LDC2002T43", re.I),
     "rt02": re.compile(r"rt-?02|eval02|LDC2004S11", re.I),
     "rt03": re.compile(r"rt-?03|eval03|LDC2007S10", re.I),
+}
+SUBSETS = {  # of a test set, by what the conversation's name begins with
+    "eval2000": {"en": "callhm", "sw": "swbd"},
+    "rt03": {"fsh": "fsh", "sw": "swbd"},
 }
 SOUND = (".sph", ".flac", ".wav")  # of one name the last counts
 IGNORED = ("ignore_time_segment", "inter_segment_gap")
@@ -54,41 +61,78 @@ MARKS = tuple(
 )
 
 
-def transcripts(path: Path) -> list[Path]:
+def below(path: Path) -> list[Path]:
+    """All files below a folder in order, those of linked folders too: releases may lie on several disks."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()  # a link to a folder that it lies in, or to one that was read already
+            continue
+        seen.add(real)
+        found += [Path(folder, name) for name in names]
+    return sorted(found)
+
+
+def is_corpus(path: Path) -> bool:
+    """Whether a transcript or a test set's stm lies below."""
+    files = below(path)
+    return bool(transcripts(files) or stms(path, files))
+
+
+def transcripts(files: Sequence[Path]) -> list[Path]:
     """The training transcripts, a conversation side each."""
-    return sorted(path.rglob("*-trans.text"))
+    return [file for file in files if file.name.endswith("-trans.text")]
 
 
-def stms(path: Path) -> dict[str, list[Path]]:
+def stms(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     """Test set -> its stm files; English and conversational ones where others lie beside them."""
     found: defaultdict[str, list[Path]] = defaultdict(list)
-    for file in sorted(path.rglob("*.stm")):
+    for file in (file for file in files if file.suffix == ".stm"):
         inside = str(file.relative_to(path))
         names = [name for name, pattern in SETS.items() if pattern.search(inside)]
         names += [name for name, pattern in SETS.items() if pattern.search(path.name)]  # a set by itself
         if names:
             found[names[0]].append(file)
-    for name, files in found.items():
+    for name, of_set in found.items():
         for word in ("english", "cts"):
-            found[name] = files = [f for f in files if word in str(f).lower()] or files
+            found[name] = of_set = [file for file in of_set if word in str(file).lower()] or of_set
     return dict(found)
 
 
 def read(path: Path) -> Iterator[Row]:
     """The utterances of train, dev and the test sets that are there."""
     path = path.resolve()
-    files = sorted(path.rglob("*"))
+    files = below(path)
     sounds = {p.stem.lower(): p for end in SOUND for p in files if p.suffix.lower() == end}
-    spoken = (row for file in transcripts(path) for row in _read_ms98(file, sounds))
+    spoken = (row for file in transcripts(files) for row in _read_ms98(file, sounds))
     rows = sorted(spoken, key=lambda row: row.utt_id)
     n_dev = min(DEV, len(rows) // 10)
     yield from (replace(row, split="dev") for row in rows[:n_dev])
     yield from thin(rows[n_dev:], REPEATS)
-    for name, references in stms(path).items():
+    for name, references in stms(path, files).items():
         scored = sorted(
             (row for f in references for row in _read_stm(f, name, sounds)), key=lambda row: row.utt_id
         )
         yield from grow(scored, GROW) if name == "eval2000" else scored
+
+
+def plain_lexicon(lexicon: Lexicon) -> Lexicon:
+    """The dictionary sw-ms98-dict.text in the words of the transcripts: without marks, in lower case.
+
+    Marked forms of one word become its variants, as in Kaldi's swbd1_prepare_dict.sh; entries in brackets,
+    which are sounds and no words, go.
+
+    >>> plain_lexicon(Lexicon({"them": (("dh", "eh", "m"),), "them_1": (("eh", "m"),)})).prons
+    {'them': (('dh', 'eh', 'm'), ('eh', 'm'))}
+    """
+    found: defaultdict[str, dict[tuple[str, ...], None]] = defaultdict(dict)
+    for marked, prons in lexicon.prons.items():
+        word = plain_word(marked).lower()
+        if word and not re.fullmatch(r"\[.*\]|<.*>", word):
+            found[word] |= dict.fromkeys(prons)
+    return Lexicon({word: tuple(prons) for word, prons in found.items()}, lexicon.silence)
 
 
 def plain_word(word: str) -> str:
@@ -185,7 +229,10 @@ def _read_stm(path: Path, split: str, sounds: dict[str, Path]) -> Iterator[Row]:
             labels, said = "", f"{labels} {said}"
         if text := plain_text(said):
             row = _row(name, {"1": "A", "2": "B"}.get(side, side), start, end, text, where, split, sounds)
-            yield replace(row, custom={"labels": labels.strip("<>")} if labels else {})
+            custom = {"labels": labels.strip("<>")} if labels else {}
+            if subset := SUBSETS.get(split, {}).get(name.lower().partition("_")[0]):
+                custom["subset"] = subset
+            yield replace(row, custom=custom)
 
 
 def _row(
