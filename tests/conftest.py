@@ -1,4 +1,4 @@
-"""What every test shares: one thread, a fixed draw so that figures repeat anywhere, and the commands."""
+"""What every test shares: one thread, a fixed draw, the commands, and a recogniser of two tones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,65 @@ def greenasr() -> Callable[..., Called]:
         return Called(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
     return call
+
+
+LOW, HIGH = 500.0, 2_000.0  # Hz of the words LOW and HIGH
+
+
+@pytest.fixture(scope="session")
+def say() -> Callable[..., NDArray[np.float32]]:
+    """``say("LOW", 0.5, "HIGH")``: half a second a tone, seconds of quiet, (n,) at ``rate``."""
+
+    def make(*parts: str | float, rate: int = 16_000) -> NDArray[np.float32]:
+        rng = np.random.default_rng(0)
+        sounds = []
+        for part in parts:
+            seconds = 0.5 if isinstance(part, str) else part
+            time = np.arange(round(seconds * rate)) / rate
+            hz = {"LOW": LOW, "HIGH": HIGH}.get(part) if isinstance(part, str) else None
+            tone = 0.3 * np.sin(2 * np.pi * hz * time) if hz else np.zeros(len(time))
+            sounds.append(tone + 1e-3 * rng.standard_normal(len(time)))
+        return np.concatenate(sounds).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory, say: Callable[..., NDArray[np.float32]]) -> Path:
+    """A folder with model.packed, which hears the words LOW and HIGH in tones, and lm.arpa.
+
+    The network is random but for its last layer, which is fitted to four seconds of tones by least squares.
+    """
+    from greenasr.data.features import Features
+    from greenasr.data.lexicon import Lexicon
+    from greenasr.decode.arpa import write_arpa
+    from greenasr.decode.context import PdfMap
+    from greenasr.decode.kneser_ney import kneser_ney
+    from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
+    from greenasr.pipeline.acoustic_models import Units, save_acoustic
+
+    folder = tmp_path_factory.mktemp("tones")
+    lexicon = Lexicon({"LOW": (("l",),), "HIGH": (("h",),)})
+    pdf_map = PdfMap.monophone(lexicon.phones)
+    features = Features(bins=16, cmvn="none")
+    torch.manual_seed(0)
+    config = TdnnfConfig(16, pdf_map.n_pdfs, layers=1, dim=48, bottleneck=16, strides=(0,), prefinal=32)
+    model = Tdnnf(config).eval()
+    said = ["LOW", 0.5, "HIGH", "LOW", 0.5, "HIGH", 0.5, 0.5]
+    phone = [lexicon.phones.index({"LOW": "l", "HIGH": "h"}.get(str(part), "SIL")) for part in said]
+    with torch.no_grad():
+        feats = torch.from_numpy(features.raw(say(*said)))
+        hidden = model.chain(model.hidden(feats[None], None, None)[0])
+        at = torch.tensor(phone)[(torch.arange(len(hidden)) * 3 // 50)]
+        wanted = 20.0 * torch.nn.functional.one_hot(at, len(lexicon.phones)).repeat_interleave(2, 1)
+        ones = torch.ones(len(hidden), 1)
+        solved = torch.linalg.lstsq(torch.cat([hidden, ones], 1), wanted, driver="gelsd").solution
+        model.output.weight.copy_(solved[:-1].T)
+        model.output.bias.copy_(solved[-1])
+    save_acoustic(folder / "model.packed", model.without_xent(), Units(features, pdf_map, lexicon), {})
+    text = [["LOW", "HIGH"], ["HIGH"], ["LOW"], ["HIGH", "LOW"], []]
+    write_arpa(kneser_ney(text, order=2).lm, folder / "lm.arpa")
+    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
