@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from greenasr.models.lstm_lm import LSTMLM, LSTMConfig
+from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
 from greenasr.models.transformer_lm import TransformerConfig, TransformerLM
 
@@ -21,7 +22,10 @@ LANGUAGE_MODELS: Kinds = {
 ACOUSTIC_MODELS: Kinds = {
     "tdnnf": (Tdnnf, TdnnfConfig),
 }
-NETWORKS: Kinds = LANGUAGE_MODELS | ACOUSTIC_MODELS
+TRANSDUCERS: Kinds = {
+    "rnnt": (Rnnt, RnntConfig),
+}
+NETWORKS: Kinds = LANGUAGE_MODELS | ACOUSTIC_MODELS | TRANSDUCERS
 
 
 def configure(name: str, config: Mapping[str, Any]) -> Any:
