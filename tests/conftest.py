@@ -65,8 +65,8 @@ LOW, HIGH = 500.0, 2_000.0  # Hz of the words LOW and HIGH
 
 
 @pytest.fixture(scope="session")
-def say() -> Callable[..., NDArray[np.float32]]:
-    """``say("LOW", 0.5, "HIGH")``: half a second a tone, seconds of quiet, (n,) at ``rate``."""
+def hum() -> Callable[..., NDArray[np.float32]]:
+    """``hum("LOW", 0.5, "HIGH")``: half a second a tone, seconds of quiet, (n,) at ``rate``."""
 
     def make(*parts: str | float, rate: int = 16_000) -> NDArray[np.float32]:
         rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def say() -> Callable[..., NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="session")
-def tones(tmp_path_factory: pytest.TempPathFactory, say: Callable[..., NDArray[np.float32]]) -> Path:
+def tones(tmp_path_factory: pytest.TempPathFactory, hum: Callable[..., NDArray[np.float32]]) -> Path:
     """A folder with model.packed, which hears the words LOW and HIGH in tones, and lm.arpa.
 
     The network is random but for its last layer, which is fitted to four seconds of tones by least squares.
@@ -106,7 +106,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory, say: Callable[..., NDArray[n
     said = ["LOW", 0.5, "HIGH", "LOW", 0.5, "HIGH", 0.5, 0.5]
     phone = [lexicon.phones.index({"LOW": "l", "HIGH": "h"}.get(str(part), "SIL")) for part in said]
     with torch.no_grad():
-        feats = torch.from_numpy(features.raw(say(*said)))
+        feats = torch.from_numpy(features.raw(hum(*said)))
         hidden = model.chain(model.hidden(feats[None], None, None)[0])
         at = torch.tensor(phone)[(torch.arange(len(hidden)) * 3 // 50)]
         wanted = 20.0 * torch.nn.functional.one_hot(at, len(lexicon.phones)).repeat_interleave(2, 1)

@@ -207,15 +207,17 @@ def read_graph(folder: Path) -> DecodingGraph:
 def graph_of(model: Path, saved: SavedAcoustic, arpa: Path) -> DecodingGraph:
     """HCLG of the model's lexicon and pdf map and an n-gram model, in `MODEL.graph-<key>` beside the model.
 
-    Words that the n-gram model lacks share the mass of its <unk>, if it has one.  Where nothing can be
-    written beside the model the graph is built anew every time.
+    Words that the n-gram model lacks share the mass of its <unk>, if it has one; ValueError where it lacks
+    them all.  Where nothing can be written beside the model the graph is built anew every time.
     """
     lexicon, pdf_map = saved.units.lexicon, saved.units.pdf_map
     for unk in (UNK, None):
         folder = _graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))
         if folder.exists():
             return cached_graph(folder, lexicon, pdf_map, arpa, unk=unk)
-    unk = UNK if UNK in read_arpa(arpa).ids else None
+    known = read_arpa(arpa).ids
+    shared = any(word in known for word in lexicon.prons)  # else a model of other words, which is refused
+    unk = UNK if UNK in known and shared else None
     if not os.access(model.parent, os.W_OK):
         return build_graph(lexicon, pdf_map, arpa, unk=unk)
     folder = _graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))

@@ -23,7 +23,7 @@ from greenasr.data.segmenting import (
     utterances,
 )
 
-Say = Callable[..., NDArray[np.float32]]
+Hum = Callable[..., NDArray[np.float32]]
 RATE = 16_000
 
 
@@ -32,25 +32,25 @@ def seconds(sound: NDArray[np.float32], rate: int = RATE, **how: float) -> list[
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 44_100])
-def test_an_utterance_keeps_half_a_pause_on_either_side(say: Say, rate: int) -> None:
-    sound = say(1.0, "LOW", 0.3, "HIGH", 0.7, "LOW", 2.0, rate=rate)
+def test_an_utterance_keeps_half_a_pause_on_either_side(hum: Hum, rate: int) -> None:
+    sound = hum(1.0, "LOW", 0.3, "HIGH", 0.7, "LOW", 2.0, rate=rate)
     found = seconds(sound, rate)
     assert found == [pytest.approx((0.75, 2.55), abs=0.06), pytest.approx((2.75, 3.75), abs=0.06)]
     assert len(seconds(sound, rate, pause=0.2)) == 3
     assert len(seconds(sound, rate, pause=1.0)) == 1
 
 
-def test_sound_that_ends_early_or_begins_at_once_is_kept_to_its_ends(say: Say) -> None:
-    sound = say("LOW", 0.1)
+def test_sound_that_ends_early_or_begins_at_once_is_kept_to_its_ends(hum: Hum) -> None:
+    sound = hum("LOW", 0.1)
     assert split(sound, RATE) == [(0, len(sound))]
     assert split(sound[:-100], RATE) == [(0, len(sound) - 100)]
 
 
-def test_quiet_is_no_utterance(say: Say) -> None:
+def test_quiet_is_no_utterance(hum: Hum) -> None:
     assert split(np.zeros(3 * RATE, np.float32), RATE) == []
     assert split(np.full(3 * RATE, 1e-4, np.float32), RATE) == []
     assert split(np.zeros(0, np.float32), RATE) == []
-    behind = seconds(say("LOW", 25.0, "LOW"))
+    behind = seconds(hum("LOW", 25.0, "LOW"))
     assert behind == [(0.0, 0.75), (25.25, 26.0)]
 
 
@@ -61,8 +61,8 @@ def test_loud_noise_is_heard_until_half_a_minute_shows_that_nothing_stands_out()
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.03, 0.1])
-def test_speech_on_noise_is_cut_at_its_pauses_once_the_noise_is_known(say: Say, sigma: float) -> None:
-    sound = say("LOW", 40.0, "LOW", 0.7, "HIGH", 60.0, "LOW", 1.0)
+def test_speech_on_noise_is_cut_at_its_pauses_once_the_noise_is_known(hum: Hum, sigma: float) -> None:
+    sound = hum("LOW", 40.0, "LOW", 0.7, "HIGH", 60.0, "LOW", 1.0)
     sound += sigma * np.random.default_rng(1).standard_normal(len(sound)).astype(np.float32)
     found = seconds(sound)
     assert found[0][0] == 0.0, "before that nothing is left out, so that no word can be lost"
@@ -70,20 +70,20 @@ def test_speech_on_noise_is_cut_at_its_pauses_once_the_noise_is_known(say: Say, 
     assert found[-3:] == [(40.25, 41.25), (41.45, 42.45), (101.95, 102.95)]
 
 
-def test_after_minutes_of_digital_silence_the_first_word_is_whole(say: Say) -> None:
+def test_after_minutes_of_digital_silence_the_first_word_is_whole(hum: Hum) -> None:
     silence = np.zeros(180 * RATE, np.float32)
-    found = seconds(np.concatenate([silence, say("LOW"), silence, say("HIGH")]))
+    found = seconds(np.concatenate([silence, hum("LOW"), silence, hum("HIGH")]))
     assert found == [(179.75, 180.75), (360.25, 361.0)]
 
 
 @pytest.mark.parametrize("gain", [0.01, 0.1, 1.0])
-def test_loudness_moves_no_cut(say: Say, gain: float) -> None:
-    sound = say(1.0, "LOW", 0.7, "HIGH", 1.0)
+def test_loudness_moves_no_cut(hum: Hum, gain: float) -> None:
+    sound = hum(1.0, "LOW", 0.7, "HIGH", 1.0)
     assert split(gain * sound, RATE) == split(sound, RATE)
 
 
-def test_without_a_pause_the_quietest_place_of_the_second_half_is_cut(say: Say) -> None:
-    sound = say(*["LOW"] * 16, 0.3, *["HIGH"] * 3, 0.25, *["LOW"] * 30)
+def test_without_a_pause_the_quietest_place_of_the_second_half_is_cut(hum: Hum) -> None:
+    sound = hum(*["LOW"] * 16, 0.3, *["HIGH"] * 3, 0.25, *["LOW"] * 30)
     found = seconds(sound, longest=10.0)
     assert found[0] == (0.0, pytest.approx(8.15, abs=0.1))  # in the longer gap, of those behind 5 s
     assert all(end - start <= 10 for start, end in found)
@@ -92,14 +92,14 @@ def test_without_a_pause_the_quietest_place_of_the_second_half_is_cut(say: Say) 
 
 
 @pytest.mark.parametrize("size", [7, 160, 400, 800, 801, 12_345, 10**6])
-def test_blocks_of_any_size_are_cut_alike(say: Say, size: int) -> None:
+def test_blocks_of_any_size_are_cut_alike(hum: Hum, size: int) -> None:
     if size < 400:  # so many blocks: a short sound
-        sound = say(0.1, "LOW", 0.2, "HIGH", 0.05)
+        sound = hum(0.1, "LOW", 0.2, "HIGH", 0.05)
         how = Pauses(pause=0.1, longest=1.0)
     else:
         rng = np.random.default_rng(3)
         parts = [part for _ in range(20) for part in (("LOW", "HIGH")[rng.integers(2)], rng.uniform(0.05, 1))]
-        sound, how = say(*parts), Pauses(pause=0.4, longest=4.0)
+        sound, how = hum(*parts), Pauses(pause=0.4, longest=4.0)
     blocks = (sound[at : at + size] for at in range(0, len(sound), size))
     found = list(utterances(blocks, RATE, how))
     assert [(u.start, u.start + len(u.samples)) for u in found] == split(sound, RATE, how)
@@ -108,7 +108,7 @@ def test_blocks_of_any_size_are_cut_alike(say: Say, size: int) -> None:
         np.testing.assert_array_equal(each.samples, sound[each.start : each.start + len(each.samples)])
 
 
-def test_an_utterance_is_handed_on_when_its_pause_is_over_and_no_later(say: Say) -> None:
+def test_an_utterance_is_handed_on_when_its_pause_is_over_and_no_later(hum: Hum) -> None:
     taken = 0
 
     def blocks(sound: NDArray[np.float32], size: int = 800) -> Iterator[NDArray[np.float32]]:
@@ -117,7 +117,7 @@ def test_an_utterance_is_handed_on_when_its_pause_is_over_and_no_later(say: Say)
             taken = at + size
             yield sound[at : at + size]
 
-    sound = say(0.5, "LOW", 5.0, "HIGH", 1.0)
+    sound = hum(0.5, "LOW", 5.0, "HIGH", 1.0)
     first = next(utterances(blocks(sound), RATE, Pauses(0.5)))
     assert (first.start + len(first.samples)) / RATE == 1.25
     assert taken / RATE == 1.5
