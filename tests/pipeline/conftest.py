@@ -127,3 +127,9 @@ def write_recipe() -> Recipe:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def say() -> Callable[..., NDArray[np.float32]]:
+    """`speak`, for corpora of other layouts."""
+    return speak
