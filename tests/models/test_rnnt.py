@@ -128,7 +128,7 @@ def test_the_last_chunk_may_bring_frames_and_uneven_chunks_are_fine() -> None:
     first, state = model.step_encoder(FEATS[:, :5])
     none, state = model.step_encoder(FEATS[:, 5:5], state)
     rest, _ = model.step_encoder(FEATS[:, 5:23], state, last=True)
-    assert none.shape[1] == 78_863_904
+    assert none.shape[1] == 0
     torch.testing.assert_close(torch.cat((first, rest), 1), whole, rtol=1e-4, atol=1e-5)
     nothing, _ = model.step_encoder(FEATS[:, :0], last=True)
     assert nothing.shape == (3, 0, 8)

@@ -1,0 +1,244 @@
+"""Beam search of a transducer, frame by frame, in which paths of the same labels are one hypothesis.
+
+    C_0 = the hypotheses;  for v = 0, 1, … max_symbols labels in this frame:
+        done(y)    += C_v(y) p(blank | t, y)                  leave the frame: paths of the same y add up
+        C_{v+1}(yk) = C_v(y) p(k | t, y)                      stay and emit, the best ``beam`` of them
+    hypotheses = the best ``beam`` of done
+
+Time-synchronous decoding: Saon, Tüske and Audhkhasi 2020, "Alignment-length synchronous decoding for RNN
+transducer".  With a beam that holds everything it is exact: the sum over all paths of at most max_symbols
+labels a frame.  Two cuts are ours: no path is followed in a frame below the ``beam``-th of done, since it
+only loses by going on, nor more than ``prune`` nats below the best.
+
+``ilm_scale`` λ takes the internal language model off: hypotheses are ranked by
+
+    ln p(y | x) - λ Σ_u ln p_ilm(y_u | y_1 … y_{u-1}),   p_ilm = softmax of joint(0, pred) without blank
+
+the zero-encoder estimate of Meng et al. 2021 (arXiv 2011.01991); Zhou et al. 2021 (arXiv 2110.06841)
+compare it with others.
+
+A prefix has one prediction network state however many paths, frames and utterances meet in it; it is kept
+as long as something near it is alive, so an hour of silence needs no more memory than a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from greenasr.decode.transducer import (
+    BLANK,
+    Hypothesis,
+    PredictorState,
+    Transducer,
+    label_logprobs,
+    log_add,
+)
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """How wide to search; ``nbest`` is how many hypotheses are returned, None for all of the beam."""
+
+    beam: int = 8
+    nbest: int | None = None
+    max_symbols: int = 5
+    prune: float = 10.0
+    ilm_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse a search that finds nothing."""
+        if self.beam < 1:
+            raise ValueError(f"beam is {self.beam} hypotheses, it should be at least 1.")
+        if self.max_symbols < 1:
+            raise ValueError(f"max_symbols is {self.max_symbols} labels a frame, it should be at least 1.")
+        if self.nbest is not None and not 1 <= self.nbest <= self.beam:
+            raise ValueError(f"nbest is {self.nbest}, it should be 1 to {self.beam}, the beam.")
+        if not self.prune > 0:
+            raise ValueError(f"prune is {self.prune:g} nats below the best, it should be positive.")
+        if not 0 <= self.ilm_scale < float("inf"):
+            raise ValueError(f"ilm_scale is {self.ilm_scale:g}, it should be 0 or more.")
+
+    def begin(self, model: Transducer, n: int, like: Tensor) -> BeamSearching:
+        """A search in ``n`` utterances."""
+        return BeamSearching(model, self, n, like)
+
+
+class Prefix:
+    """A sequence of labels as its last one and the prefix before it; ``ilm`` is ln p_ilm of all of it."""
+
+    __slots__ = ("__weakref__", "children", "ilm", "label", "parent")
+
+    def __init__(self, parent: Prefix | None, label: int, ilm: float):
+        self.parent, self.label, self.ilm = parent, label, ilm
+        self.children: WeakValueDictionary[int, Prefix] = WeakValueDictionary()
+
+    def labels(self) -> tuple[int, ...]:
+        """The labels, first to last."""
+        found, at = [], self
+        while at.parent is not None:
+            found.append(at.label)
+            at = at.parent
+        return tuple(found[::-1])
+
+
+Frames = tuple["Frames", int] | None  # the frames of a path's labels, last first
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """Paths of one prefix: ln of their summed probability, that of the likeliest, and its frames."""
+
+    prefix: Prefix
+    logprob: float
+    likeliest: float
+    frames: Frames
+
+    def times(self, logprob: float) -> Entry:
+        """The same paths one step further."""
+        return Entry(self.prefix, self.logprob + logprob, self.likeliest + logprob, self.frames)
+
+    def plus(self, other: Entry) -> Entry:
+        """Both, with the frames of the likelier."""
+        best = max(self, other, key=lambda entry: entry.likeliest)
+        return Entry(self.prefix, log_add(self.logprob, other.logprob), best.likeliest, best.frames)
+
+
+class Known(NamedTuple):
+    """What follows a prefix: the prediction network's output (J,) and state, ln p_ilm of labels (V - 1,)."""
+
+    pred: Tensor
+    state: tuple[tuple[Tensor, Tensor], ...]
+    ilm: Tensor | None
+
+
+class BeamSearching:
+    """Beam search under way: one predictor and one joint call a step for all hypotheses of all utterances."""
+
+    def __init__(self, model: Transducer, settings: BeamSearch, n: int, like: Tensor):
+        self.model, self.settings = model, settings
+        self.zero = like.new_zeros(like.shape[-1])
+        root = Prefix(None, BLANK, 0.0)
+        self.beams = [[Entry(root, 0.0, 0.0, None)] for _ in range(n)]
+        self.known: dict[Prefix, Known] = {}
+        self.passed = [0] * n
+
+    def advance_(self, enc: Tensor, lens: Tensor) -> None:
+        """Go through the next encoder frames (N, T', J), of which (N,) are true."""
+        n_frames = lens.tolist()
+        for t in range(max(n_frames, default=0)):
+            self._frame_(enc[:, t], [utt for utt, frames in enumerate(n_frames) if t < frames], t)
+        self.passed = [passed + frames for passed, frames in zip(self.passed, n_frames, strict=True)]
+
+    def hyps(self) -> list[list[Hypothesis]]:
+        """The hypotheses of every utterance so far, best first."""
+        return [[self._hypothesis(entry) for entry in beam[: self.settings.nbest]] for beam in self.beams]
+
+    def _frame_(self, enc: Tensor, active: list[int], t: int) -> None:
+        """All utterances of ``active`` through one frame, (N, J)."""
+        level = [(utt, entry) for utt in active for entry in self.beams[utt]]
+        done: dict[int, dict[Prefix, Entry]] = {utt: {} for utt in active}
+        used: set[Prefix] = set()
+        for symbol in range(self.settings.max_symbols + 1):
+            self._learn_([entry.prefix for _, entry in level])
+            used.update(entry.prefix for _, entry in level)
+            known = [self.known[entry.prefix] for _, entry in level]
+            rows = torch.tensor([utt for utt, _ in level], device=enc.device)
+            logp = label_logprobs(self.model, enc[rows], torch.stack([one.pred for one in known]))
+            for (utt, entry), blank in zip(level, logp[:, BLANK].tolist(), strict=True):
+                left = entry.times(blank)
+                before = done[utt].get(entry.prefix)
+                done[utt][entry.prefix] = left if before is None else before.plus(left)
+            if symbol == self.settings.max_symbols:
+                break
+            level = self._emit(level, logp, known, {utt: self._floor(done[utt]) for utt in active}, t)
+            if not level:
+                break
+        for utt in active:
+            self.beams[utt] = nlargest(self.settings.beam, done[utt].values(), key=self._score)
+        used.update(entry.prefix for beam in self.beams for entry in beam if entry.prefix in self.known)
+        self.known = {prefix: self.known[prefix] for prefix in used}
+
+    def _emit(
+        self,
+        level: list[tuple[int, Entry]],
+        logp: Tensor,
+        known: list[Known],
+        floors: dict[int, float],
+        t: int,
+    ) -> list[tuple[int, Entry]]:
+        """The best ``beam`` extensions by a label of every utterance's entries, above its floor."""
+        beam, scale = self.settings.beam, self.settings.ilm_scale
+        gain = logp[:, BLANK + 1 :]
+        ilm = None
+        if scale:
+            ilm = torch.stack([one.ilm for one in known if one.ilm is not None])
+            gain = gain - scale * ilm
+        best, label = gain.topk(min(beam, gain.shape[1]), 1)
+        total = best.cpu().double() + torch.tensor([[self._score(entry)] for _, entry in level]).double()
+        above = total > torch.tensor([[floors[utt]] for utt, _ in level]).double()
+        found: dict[int, list[tuple[float, int, int]]] = {}
+        rows, columns = above.nonzero().unbind(1)
+        chosen = label[rows.to(label.device), columns.to(label.device)].tolist()
+        for row, k, score in zip(rows.tolist(), chosen, total[above].tolist(), strict=True):
+            found.setdefault(level[row][0], []).append((score, row, k))
+        kept = [(row, k) for utt in found for _, row, k in nlargest(beam, found[utt])]
+        if not kept:
+            return []
+        at = tuple(torch.tensor(kept, device=logp.device).unbind(1))
+        steps = logp[:, BLANK + 1 :][at].tolist()
+        shares = [0.0] * len(kept) if ilm is None else ilm[at].tolist()
+        out = []
+        for (row, k), step, share in zip(kept, steps, shares, strict=True):
+            utt, entry = level[row]
+            prefix = entry.prefix.children.get(BLANK + 1 + k)
+            if prefix is None:
+                prefix = Prefix(entry.prefix, BLANK + 1 + k, entry.prefix.ilm + share)
+                entry.prefix.children[BLANK + 1 + k] = prefix
+            frames = (entry.frames, self.passed[utt] + t)
+            out.append((utt, Entry(prefix, entry.logprob + step, entry.likeliest + step, frames)))
+        return out
+
+    def _learn_(self, prefixes: list[Prefix]) -> None:
+        """Run the prediction network for the prefixes that it has not seen; parents have been seen."""
+        new = [prefix for prefix in dict.fromkeys(prefixes) if prefix not in self.known]
+        if not new:
+            return
+        labels = torch.tensor([prefix.label for prefix in new], device=self.zero.device)
+        parents = [self.known[prefix.parent].state for prefix in new if prefix.parent is not None]
+        pred, state = self.model.step_predictor(labels, stacked(parents) if parents else None)
+        ilm: list[Tensor | None] = [None] * len(new)
+        if self.settings.ilm_scale:
+            logits = self.model.joint(self.zero.expand_as(pred), pred)[:, BLANK + 1 :]
+            ilm = list(logits.float().log_softmax(-1))
+        for i, prefix in enumerate(new):
+            self.known[prefix] = Known(pred[i], tuple((h[i], c[i]) for h, c in state), ilm[i])
+
+    def _floor(self, done: dict[Prefix, Entry]) -> float:
+        """The score below which no path is followed in this frame."""
+        best = nlargest(self.settings.beam, (self._score(entry) for entry in done.values()))
+        last = best[-1] if len(best) == self.settings.beam else -torch.inf
+        return max(best[0] - self.settings.prune, last)
+
+    def _score(self, entry: Entry) -> float:
+        return entry.logprob - self.settings.ilm_scale * entry.prefix.ilm
+
+    def _hypothesis(self, entry: Entry) -> Hypothesis:
+        frames, at = [], entry.frames
+        while at is not None:
+            at, frame = at
+            frames.append(frame)
+        return Hypothesis(entry.prefix.labels(), entry.logprob, tuple(frames[::-1]), self._score(entry))
+
+
+def stacked(states: list[PredictorState]) -> PredictorState:
+    """States of single hypotheses, (D,) each, as one state (R, D)."""
+    return tuple(
+        (torch.stack([h for h, _ in layer]), torch.stack([c for _, c in layer]))
+        for layer in zip(*states, strict=True)
+    )
