@@ -47,7 +47,10 @@ class LstmLayer(nn.Module):
             return self._frame_by_frame(x, h, c)
         bias = self.input.bias
         weights = [self.input.weight, self.recurrent.weight, bias, torch.zeros_like(bias)]
-        y, h, c = torch.lstm(x, (h[None], c[None]), weights, True, 1, 0.0, self.training, False, True)
+        grad = (
+            torch.is_grad_enabled()
+        )  # there is no dropout in here; cuDNN goes back through "training" alone
+        y, h, c = torch.lstm(x, (h[None], c[None]), weights, True, 1, 0.0, grad, False, True)
         return y, (h[0], c[0])
 
     def _frame_by_frame(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, State]:

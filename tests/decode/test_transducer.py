@@ -25,6 +25,7 @@ from greenasr.decode.transducer import (
 )
 from greenasr.decode.transducer_beam import BeamSearch, BeamSearching
 from greenasr.models.rnnt import Rnnt, RnntConfig
+from greenasr.ops.transducer import rnnt_loss
 
 Labels = tuple[int, ...]
 EVERYTHING = {"beam": 2000, "prune": math.inf}
@@ -143,6 +144,21 @@ def test_a_beam_that_holds_everything_finds_what_trying_all_paths_finds(
         assert hyp.score == pytest.approx(expected - scale * internal_lm(model, hyp.labels), abs=1e-4)
         assert hyp.frames == max(paths[hyp.labels])[1]
     assert [hyp.score for hyp in hyps] == sorted((hyp.score for hyp in hyps), reverse=True)
+
+
+@pytest.mark.parametrize("joint", ["fc", "addition"])
+@torch.no_grad()
+def test_what_the_search_sums_is_what_the_loss_sums(joint: str) -> None:
+    model, feats = network(vocab=4, joint=joint), torch.randn(1, 3, 4)
+    (hyps,) = decode_transducer(model, feats, search=BeamSearch(**EVERYTHING, max_symbols=3))
+    short = [hyp for hyp in hyps if len(hyp.labels) <= 3]
+    assert len(short) == 1 + 3 + 9 + 27
+    for hyp in short[::4]:
+        enc, lens, pred = model(feats, None, torch.tensor([hyp.labels], dtype=torch.long))
+        logits = model.joint(enc[:, :, None], pred[:, None])
+        labels = torch.tensor([hyp.labels], dtype=torch.long)
+        loss = rnnt_loss(logits, labels, lens, [len(hyp.labels)])
+        assert hyp.logprob == pytest.approx(-float(loss), abs=1e-4)
 
 
 @torch.no_grad()
