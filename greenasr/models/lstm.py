@@ -6,7 +6,7 @@
 
 Hochreiter and Schmidhuber 1997 with forget gates.  W and R are plain linear layers, so that both matrices
 are weights like any other and are read once a sequence, however many frames it has.  Two ways give the
-same numbers: torch's fused kernel, two to three times as fast in training, and a product a frame, which
+same numbers: torch's fused kernel, 1.6 to 2.9 times as fast in training here, and a product a frame, which
 forward hooks see and which can be differentiated twice (``stepwise``).  The kernel lays its weights out
 anew at every call, so short chunks go frame by frame.  Shapes: N batch, T frames, I input, D width.
 """
