@@ -17,14 +17,16 @@ Either all utterances share one graph (S states x N utterances), or each has its
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRETCH = 8  # frames whose M α a shared graph holds at a time
+ROOM = (
+    1 << 28
+)  # bytes that a shared graph may hold M α in, 256 MiB: fewer frames at a time where that is little
 SUM = 0  # embedding_bag's mode
 
 
@@ -71,6 +73,7 @@ class Trellis:
     leak: Tensor
     owner: Tensor | None
     n_utts: int  # of owner
+    _rooms: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -116,6 +119,24 @@ class Trellis:
     def spread(self, x: Tensor) -> Tensor:
         """An utterance's figure where its states can use it, (N,) -> broadcasts with (S, B)."""
         return x if self.owner is None else x[self.owner, None]
+
+    def room(self, n_frames: int, n_columns: int) -> Tensor:
+        """Memory for M α of as many of the frames as `ROOM` has place for, (L, K * S, B).
+
+        A shared graph's is kept for the next call: to fetch it anew costs more than to fill it.
+        """
+        shape = len(self.slot_pdf), n_columns
+        length = n_frames
+        if self.owner is None:
+            size = max(1, shape[0] * shape[1] * self.initial.element_size())
+            length = min(n_frames, max(8, ROOM // size))
+        wanted = length * shape[0] * shape[1]
+        kept = self._rooms.get("arrived")
+        if kept is None or len(kept) < wanted:
+            kept = self.initial.new_empty(wanted)
+            if self.owner is None:
+                self._rooms["arrived"] = kept
+        return kept[:wanted].view(length, *shape)
 
     def by_slot(self, x: Tensor) -> Tensor:
         """(K * S, B) seen as (K, S, B)."""
@@ -197,7 +218,6 @@ class _Stretch(NamedTuple):
     """What some frames in a row leave."""
 
     alpha: Tensor  # (S, B) after them, with its leak
-    arrived: list[Tensor]  # M α_t (K * S, B) of each, if they are kept
     scales: list[Tensor]  # c_t (N,) of each
     at_end: Tensor  # (N,): Σ(α_T ⊙ final) of utterances that ended in them or before
 
@@ -210,15 +230,16 @@ def _advance(
     leaky: float,
     ends: dict[int, Tensor],
     at_end: Tensor,
-    keep: bool,
+    arrived: Tensor | None,
 ) -> _Stretch:
-    arrived, scales = [], []
+    """Through some frames; M α_t of each goes to ``arrived`` (L, K * S, B), where that is given."""
+    scales = []
     leak = leaky * trellis.leak
     room = alpha.new_empty(len(trellis.slot_pdf), alpha.shape[1])
     for t in frames:
         into = trellis.onward.times(alpha)
-        if keep:
-            arrived.append(into)
+        if arrived is not None:
+            arrived[t - frames.start] = into
         o, x = trellis.by_slot(emissions.at(t, room)), trellis.by_slot(into)
         alpha = o[0] * x[0]
         for k in range(1, len(o)):
@@ -229,7 +250,7 @@ def _advance(
             at_end = torch.where(ends[t + 1], trellis.total(alpha * trellis.final), at_end)
         if leaky:
             alpha.add_(leak)  # Σ α_t was one
-    return _Stretch(alpha, arrived, scales, at_end)
+    return _Stretch(alpha, scales, at_end)
 
 
 def forward_backward(
@@ -241,23 +262,25 @@ def forward_backward(
     The precision is the trellis': float32 does where a leak keeps every state in reach.  Without, float64
     can follow a path that at some frame is a thousand nats behind, and catches up.
 
-    A shared graph keeps α of every `STRETCH`-th frame only and computes a stretch again when the backward
-    pass comes to it: α of all frames is so large that fetching memory for it would cost more.
+    Where `Trellis.room` has not place for M α of all frames, a stretch is held at a time, and computed
+    again from its first α when the backward pass comes to it.
     """
     n_frames = int(lens.max()) if len(lens) else 0
     logits = logits[:, :n_frames]
     emissions, ends = _Emissions(trellis, logits, lens), _ends(lens)
     alpha, scales, at_end = _start(trellis, len(lens), leaky)
-    length = STRETCH if trellis.owner is None else max(n_frames, 1)
+    arrived = trellis.room(n_frames, alpha.shape[1]) if slopes else None
+    length = max(1, n_frames if arrived is None else len(arrived))
     stretches = [range(t, min(t + length, n_frames)) for t in range(0, n_frames, length)]
     starts = []
     for frames in stretches:
         starts.append(alpha)
-        done = _advance(trellis, emissions, frames, alpha, leaky, ends, at_end, frames == stretches[-1])
+        last = arrived if frames == stretches[-1] else None
+        done = _advance(trellis, emissions, frames, alpha, leaky, ends, at_end, last)
         alpha, at_end = done.alpha, done.at_end
         scales += done.scales
     logprobs = _logprobs(scales, at_end, emissions.offset, lens)
-    if not slopes:
+    if arrived is None:
         return logprobs, None
 
     pool, owner, pdf = emissions.pool()
@@ -268,12 +291,12 @@ def forward_backward(
     top = limits.max**0.9
     for frames, start in zip(reversed(stretches), reversed(starts), strict=True):
         if frames != stretches[-1]:
-            done = _advance(trellis, emissions, frames, start, leaky, {}, at_end, True)
+            _advance(trellis, emissions, frames, start, leaky, {}, at_end, arrived)
         for t in reversed(frames):
             if t + 1 in ends:
                 beta = torch.where(trellis.spread(ends[t + 1]), trellis.final, beta)
             torch.mul(trellis.by_slot(emissions.at(t, u)), beta, out=trellis.by_slot(u))
-            values[t] = pool.times(done.arrived[t - frames.start].mul_(u))
+            values[t] = pool.times(arrived[t - frames.start].mul_(u))
             beta = trellis.back.times(u)
             if leaky:
                 beta.add_(leaky * trellis.spread(trellis.total(trellis.leak * beta)))

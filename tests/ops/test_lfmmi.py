@@ -274,3 +274,20 @@ def test_a_device_gives_the_same_figures() -> None:
     b.loss.backward()
     torch.testing.assert_close(here.grad, there.grad.cpu())
     assert a.skipped == b.skipped == 1
+
+
+def test_memory_for_a_few_frames_gives_what_memory_for_all_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("greenasr.ops.lfmmi._kept", lambda num, *_: (num.isfinite(), 50))
+    den, nums = random_graph(7), [chain(0, 1), chain(2, 3, 1), chain(2)]
+    logits = torch.randn(3, 21, PDFS, dtype=torch.float64).requires_grad_()
+
+    def found() -> tuple[Tensor, Tensor]:
+        loss = loss_of(logits, [21, 9, 20], den, nums).loss
+        return loss, torch.autograd.grad(loss, logits)[0]
+
+    large = found()
+    assert (loss_of(logits[:1, :5], [5], den, nums[:1]).loss - large[0]).abs() > 0.1  # room is used anew
+    torch.testing.assert_close(found(), large, rtol=0, atol=0)
+    monkeypatch.setattr("greenasr.ops.forward_backward.ROOM", 1)
+    den._trellises.clear()
+    torch.testing.assert_close(found(), large)
