@@ -19,6 +19,7 @@ from greenasr.decode.alignment import read_alignments
 from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
+from greenasr.pipeline import green
 from greenasr.pipeline.hybrid import Place, decoding_graph, make_task
 from greenasr.pipeline.hybrid_recipe import load_hybrid
 from greenasr.report.green_paper import PARAMETERS, TABLE2, TABLE3, parsed, quoted_system
@@ -331,3 +332,20 @@ def test_every_row_of_the_papers_tables_is_in_the_recipe_with_its_figures() -> N
     ]
     assert [found[0] for line in lines if (found := quoted_system(line))] == [1, 3, 2, 4, 5, 7, 6, 8]
     assert len(lines) == len(TABLE3)
+
+
+def test_the_recipe_of_the_docs_can_be_loaded_and_has_the_stages_that_they_name(tmp_path: Path) -> None:
+    page = (RECIPES.parent / "docs" / "hybrid.md").read_text()
+    (tmp_path / "my.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    recipe = load_hybrid(tmp_path / "my.toml")
+    stages = [stage.name for stage in green.stages(Place(recipe, tmp_path / "run", tmp_path))]
+    assert [row.name for row in recipe.rows] == ["float", "compact", "hessian-4"]
+    table = page.partition("| stage |")[2].partition("\n\n")[0]
+    for name in re.findall(r"(?m)^\| `([^`]+)`", table):
+        if name != "all/ivectors":  # the recipe has none
+            pattern = name.replace("…", "all/seed0").replace("ROW", "hessian-4")
+            assert pattern in stages, name
+    for stages_asked in re.findall(r"--only (\S+)", page):
+        assert stages_asked in stages
+    for path in re.findall(r"`((?:recipes|pipeline|tasks|decode|models|data|compress)/[\w/]+\.\w+)`", page):
+        assert (RECIPES.parent / path).exists() or (RECIPES.parent / "greenasr" / path).exists(), path
