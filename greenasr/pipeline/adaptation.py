@@ -46,6 +46,7 @@ def adapt(
     """
     settings, saved = place.recipe.lhuc, load_acoustic(model)
     network, decoder = saved.model, hybrid.make_decoder(place, part, tuned)
+    length = hybrid.list_length(place, model.parent.name)
     phone_lm = hybrid.make_phone_lm(place, part)
     denominator = denominator_graph(phone_lm, saved.units.pdf_map)
     training = Training(settings.epochs, settings.lr, weight_decay=0.0, warmup=0.0, seed=seed)
@@ -71,7 +72,7 @@ def adapt(
                 fit_(network, task, NoCompression(), training)
             vectors[speaker] = lhuc.state()
             for utt_id, logits in task.logits(network, name).items():
-                hyps = decoder.nbest(logits, place.recipe.decode.nbest)
+                hyps = decoder.nbest(logits, length) if length > 1 else [decoder.best(logits)]
                 ref = store.texts[store.place[utt_id]]
                 second[utt_id] = to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty)
             tell(done, len(by_speaker), f"{name}: speakers")

@@ -162,8 +162,9 @@ def _search(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dic
     least = recogniser_size(network(place, units, seed, bottleneck=min(settings.dims)))
     if settings.target and least > settings.target * params:
         raise ValueError(
-            f"[search] target {settings.target:g} of {params} parameters is out of reach: with every bottleneck "
-            f"at {min(settings.dims)} the network still has {least}; raise target, or lower the least of dims."
+            f"[search] target {settings.target:g} of {params} parameters is out of reach: with every "
+            f"bottleneck at {min(settings.dims)} the network still has {least}; raise target, or lower the "
+            "least of dims."
         )
     first = replace(recipe.train, epochs=settings.epochs, seed=seed)
     second = Training(
