@@ -1,15 +1,9 @@
-"""The embedded speech corpus: requests of `grammar.py` said by espeak's voices, in noise and in rooms.
+"""The embedded speech corpora: requests said by espeak's voices, in noise and in rooms.
 
-    split        who             where
-    train, dev   train, dev      40 % clean, 30 % noise at 8-22 dB, 30 % a room and noise at 5-15 dB
-    test_clean   test            a noise floor at 35-45 dB
-    test_noisy   test            noise or babble at 10-20 dB
-    test_far     test            a room of 0.25-0.5 s and noise or babble at 5-10 dB
-
-The SNR is that of the whole utterance, its quarter second of silence at both ends included, after the
-room.  No speaker and no vocal tract is in two of train, dev and test.  The texts are streams of their own
-(see `grammar.py`): not those that `grammar.generate` gives a language model.  Everything follows from (seed,
-hours, utterances): the same call gives the same bytes on one machine, however many jobs share the work.
+Splits, speakers and conditions are those of `generated_splits.py`.  The SNR is that of the whole utterance,
+its quarter second of silence at both ends included, after the room.  The texts are streams of their own (see
+`grammar.py`): not those that `grammar.generate` gives a language model.  Everything follows from (domain,
+seed, hours, utterances): the same call gives the same bytes on one machine, however many jobs share the work.
 
     OUT/SPLIT.cuts.jsonl.gz  SPLIT.text  lexicon.json  corpus.json  audio/SPLIT/SPEAKER.wav
 """
@@ -21,12 +15,11 @@ import json
 import math
 import queue
 import random
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,14 +31,14 @@ from greenasr.data import rooms
 from greenasr.data.corpora import save_cuts
 from greenasr.data.features import RATE
 from greenasr.data.files import atomic, read_json, write_atomic, write_json
-from greenasr.data.grammar import Rule, default_rules, sentence
+from greenasr.data.generated_splits import Condition, Part, Where, parts_of, spelling_rules
+from greenasr.data.grammar import sentence
 from greenasr.data.lexicon import Lexicon, read_lexicon
 from greenasr.data.readers.rows import Row, cut_sets
 from greenasr.data.rooms import COLOURS, Room, Samples, babble, coloured_noise, mix, response, reverberate
 from greenasr.data.speech import Speaker, Synthesiser, respelled, speakers
 
 FORMAT = "greenasr generated speech 1"
-SPLITS = ("train", "dev", "test_clean", "test_noisy", "test_far")
 CHUNK = 5  # utterances said by one fork; part of what makes the bytes
 LEAST_SECONDS, LEAST_UTTERANCES = 10, 5  # of a speaker: a small corpus has fewer of them
 TALKERS, AT_ONCE = 8, 4  # who is heard in babble, of a split and at once
@@ -54,41 +47,10 @@ PEAK = 0.95
 Tell = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Condition:
-    """Where an utterance is said: ranges of SNR in dB and of reverberation time in s, uniform."""
-
-    name: str
-    snr: tuple[float, float]
-    noises: tuple[str, ...] = ("white", "pink", "brown", "babble")
-    rt60: tuple[float, float] | None = None
-
-
-CLEAN = Condition("clean", (35, 45), ("pink",))
-ALL = ((0.4, CLEAN), (0.3, Condition("noisy", (8, 22))), (0.3, Condition("far", (5, 15), rt60=(0.2, 0.6))))
-WHERE: Mapping[str, Sequence[tuple[float, Condition]]] = {  # shares of a split's utterances
-    "train": ALL,
-    "dev": ALL,
-    "test_clean": ((1.0, CLEAN),),
-    "test_noisy": ((1.0, Condition("noisy", (10, 20))),),
-    "test_far": ((1.0, Condition("far", (5, 10), rt60=(0.25, 0.5))),),
-}
-
-
 def grammar_lexicon() -> Lexicon:
     """Pronunciations of every word that the grammar can say, from `grammar_lexicon.txt`."""
     with resources.as_file(resources.files("greenasr.data") / "grammar_lexicon.txt") as path:
         return read_lexicon(path)
-
-
-@cache
-def spelling_rules() -> dict[str, Rule]:
-    """The grammar with "a_" for the letter a, which sounds unlike the article; nothing else changes."""
-    rules = dict(default_rules())
-    for name in ("LETTER", "SPELLED", "FLIGHT", "HALFDAY"):
-        choices = tuple(re.sub(r"(?<![a-z])a(?![a-z])", "a_", choice) for choice in rules[name].choices)
-        rules[name] = Rule(choices, rules[name].cumulative)
-    return rules
 
 
 def degrade(
@@ -122,8 +84,9 @@ def generate_speech(
     jobs: int = 2,
     tell: Tell = lambda done, of, note: None,
     utterances: int = 500,
+    domain: str = "speech",
 ) -> None:
-    """Write the corpus: ``hours`` of training speech, three test sets of ``utterances``, dev of half as many.
+    """Write a domain's corpus: ``hours`` of training speech, ``utterances`` a test set, half as many of dev.
 
     A split whose cuts are there is not made again; ``tell`` hears (speakers done, of, split).  ValueError
     when ``out`` holds a corpus of other settings, or espeak is not installed.
@@ -133,9 +96,11 @@ def generate_speech(
             f"hours = {hours}, utterances = {utterances}, jobs = {jobs}: each must be above zero"
         )
     out = Path(out)
-    _claim(out, {"format": FORMAT, "seed": seed, "hours": hours, "utterances": utterances})
+    parts = parts_of(domain)
+    settings = {"format": FORMAT, "seed": seed, "hours": hours, "utterances": utterances}
+    _claim(out, settings if domain == "speech" else {**settings, "domain": domain}, parts)
     write_json(out / "lexicon.json", grammar_lexicon().to_json())
-    missing = [split for split in SPLITS if not _cuts(out, split).exists()]
+    missing = [split for split in parts if not _cuts(out, split).exists()]
     if not missing:
         return
     with ExitStack() as stack:
@@ -144,25 +109,25 @@ def generate_speech(
             idle.put(stack.enter_context(Synthesiser()))
         pool = stack.enter_context(ThreadPoolExecutor(jobs))
         for split in missing:
-            _make_split(out, _Split(split, seed, hours, utterances), pool, idle, tell)
+            _make_split(out, _Split(split, parts[split], domain, seed, hours, utterances), pool, idle, tell)
 
 
 def _cuts(out: Path, split: str) -> Path:
     return out / f"{split}.cuts.jsonl.gz"
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
+def _claim(out: Path, settings: dict[str, Any], splits: Iterable[str]) -> None:
     """Note the settings in an empty folder; refuse one that was begun with others."""
     note = out / "corpus.json"
     if note.exists():
         there = read_json(note)
-        for name, value in settings.items():
-            if there.get(name) != value:
+        for name in {**settings, **there}:
+            if there.get(name) != settings.get(name):
                 raise ValueError(
                     f"{note}: the corpus there has {name} = {json.dumps(there.get(name))}, asked for is "
-                    f"{json.dumps(value)}; give another folder or remove this one."
+                    f"{json.dumps(settings.get(name))}; give another folder or remove this one."
                 )
-    elif any(_cuts(out, split).exists() for split in SPLITS):
+    elif any(_cuts(out, split).exists() for split in splits):
         raise ValueError(f"{out}: holds another corpus's cuts; give another folder.")
     else:
         write_json(note, settings)
@@ -173,17 +138,15 @@ class _Split:
     """What a split shall be."""
 
     name: str
+    part: Part
+    domain: str
     seed: int
     hours: float
     utterances: int
 
-    @property
-    def roster(self) -> str:
-        return self.name.partition("_")[0]
-
     def share(self) -> tuple[tuple[Speaker, ...], float, int]:
         """Its speakers, and the least seconds and utterances of each."""
-        everybody = speakers(self.roster)
+        everybody = speakers(self.part.roster)
         if self.name == "train":
             seconds = 3600 * self.hours
             used = everybody[: max(1, int(seconds / LEAST_SECONDS))]
@@ -194,7 +157,7 @@ class _Split:
 
     def key(self, *what: object) -> str:
         """What a random stream of this split is seeded with."""
-        return ", ".join(map(str, ("greenasr speech 1", self.name, self.seed, *what)))
+        return ", ".join(map(str, (f"greenasr {self.domain} 1", self.name, self.seed, *what)))
 
 
 def _numpy_rng(key: str) -> np.random.Generator:
@@ -207,7 +170,7 @@ def _said(
     """Text and sound of what a speaker says, without end; silence of about a quarter second around it."""
     rng = random.Random(split.key(speaker.name, use))
     while True:
-        texts = [sentence(rng, spelling_rules()) for _ in range(CHUNK)]
+        texts = [sentence(rng, spelling_rules(split.part.kind)) for _ in range(CHUNK)]
         sounds = engine.say(speaker, [respelled(text.split(), rng) for text in texts], rng)
         for text, sound in zip(texts, sounds, strict=True):
             before, after = (round(RATE * (0.15 + 0.2 * rng.random())) for _ in range(2))
@@ -233,8 +196,8 @@ def _make_split(
         sounds = _said(split, speaker, engine, "chatters")
         return speaker.name, np.concatenate([next(sounds)[1] for _ in range(CHUNK)])
 
-    heard = any("babble" in condition.noises for _, condition in WHERE[split.name])
-    talkers = speakers(split.roster)[-TALKERS:] if heard else ()
+    heard = any("babble" in condition.noises for _, condition in split.part.where)
+    talkers = speakers(split.part.roster)[-TALKERS:] if heard else ()
     background = list(pool.map(partial(with_engine, chatter), talkers))
 
     def speak(engine: Synthesiser, speaker: Speaker) -> list[Row]:
@@ -270,7 +233,7 @@ def _record(
         while end < RATE * seconds or len(rows) < utterances:
             text, speech = next(sounds)
             rng = _numpy_rng(split.key(speaker.name, len(rows)))
-            condition = _drawn(WHERE[split.name], rng)
+            condition = _drawn(split.part.where, rng)
             talkers = [others[i] for i in rng.permutation(len(others))[:AT_ONCE]]
             heard, facts = degrade(speech, condition, talkers, rng)
             file.write(np.rint(heard * 32767).astype(np.int16))
@@ -284,7 +247,7 @@ def _record(
     return rows
 
 
-def _drawn(shares: Sequence[tuple[float, Condition]], rng: np.random.Generator) -> Condition:
+def _drawn(shares: Where, rng: np.random.Generator) -> Condition:
     """One condition by its share."""
     point = rng.random()
     for share, condition in shares:

@@ -15,11 +15,13 @@ from greenasr.data.audio import samples
 from greenasr.data.confusions import vocabulary
 from greenasr.data.corpora import load_cuts, read_corpus
 from greenasr.data.files import read_json
-from greenasr.data.generated import CLEAN, SPLITS, WHERE, Condition, degrade, generate_speech, grammar_lexicon
+from greenasr.data.generated import degrade, generate_speech, grammar_lexicon
+from greenasr.data.generated_splits import CLEAN, DOMAINS, Condition, spelling_rules
 from greenasr.data.grammar import sentence
 from greenasr.data.lexicon import Lexicon
 
 TINY = {"hours": 0.006, "utterances": 4}
+SPEECH = DOMAINS["speech"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_the_letter_a_is_marked_and_nothing_else_changes() -> None:
     plain, marked = random.Random("x"), random.Random("x")
     spelled = 0
     for _ in range(3000):
-        line = sentence(marked, generated.spelling_rules())
+        line = sentence(marked, spelling_rules())
         assert line.replace("a_", "a") == sentence(plain)
         spelled += line.count("a_")
         assert not re.search(r"\b(a [b-hj-z]|[b-hj-z] a)\b", line), line  # beside letters but i, it is one
@@ -97,16 +99,17 @@ def degrade_with_snr(
 
 
 def test_the_test_sets_grow_harder() -> None:
-    (_, clean), (_, noisy), (_, far) = (WHERE[split][0] for split in SPLITS[2:])
+    (_, clean), (_, noisy), (_, far) = (part.where[0] for part in list(SPEECH.values())[2:])
     assert clean.snr[0] > noisy.snr[1] and noisy.snr[0] >= far.snr[1]
     assert far.rt60 and not noisy.rt60 and not clean.rt60
-    assert all(sum(share for share, _ in shares) == pytest.approx(1) for shares in WHERE.values())
+    parts = [part for domain in DOMAINS.values() for part in domain.values()]
+    assert all(sum(share for share, _ in part.where) == pytest.approx(1) for part in parts)
 
 
 def test_a_corpus_is_five_splits_of_cuts_whose_words_the_lexicon_has(corpus: Path) -> None:
     lexicon = Lexicon.from_json(read_json(corpus / "lexicon.json"))
     speakers: dict[str, set[str]] = {}
-    for split in SPLITS:
+    for split in SPEECH:
         cuts = list(load_cuts(corpus / f"{split}.cuts.jsonl.gz"))
         lines = (corpus / f"{split}.text").read_text().splitlines()
         assert lines == [f"{cut.id} {cut.supervisions[0].text}" for cut in cuts]
@@ -114,20 +117,20 @@ def test_a_corpus_is_five_splits_of_cuts_whose_words_the_lexicon_has(corpus: Pat
             heard = samples(cut)
             assert len(heard) == cut.num_samples and 0.005 < np.sqrt(np.mean(heard**2)) < 0.2
             assert set(cut.supervisions[0].text.split()) <= set(lexicon.words)
-            where = [c for _, c in WHERE[split] if c.name == cut.supervisions[0].custom["condition"]]
+            where = [c for _, c in SPEECH[split].where if c.name == cut.supervisions[0].custom["condition"]]
             assert where[0].snr[0] <= cut.supervisions[0].custom["snr"] <= where[0].snr[1]
         speakers[split] = {cut.supervisions[0].speaker for cut in cuts}
     assert sum(cut.duration for cut in load_cuts(corpus / "train.cuts.jsonl.gz")) >= 3600 * TINY["hours"]
     assert len(load_cuts(corpus / "test_far.cuts.jsonl.gz")) >= TINY["utterances"]
     assert not speakers["train"] & speakers["dev"] and not speakers["train"] & speakers["test_far"]
     assert not speakers["dev"] & speakers["test_far"] and speakers["test_clean"] == speakers["test_far"]
-    assert set(read_corpus(corpus)) == set(SPLITS)
+    assert set(read_corpus(corpus)) == set(SPEECH)
 
 
 def test_the_same_call_gives_the_same_bytes_however_many_jobs_there_are(corpus: Path, tmp_path: Path) -> None:
     generate_speech(tmp_path, jobs=3, **TINY)
     assert contents(tmp_path) == contents(corpus)
-    for split in SPLITS:
+    for split in SPEECH:
         one, other = (
             [(cut.start, cut.supervisions[0].to_dict()) for cut in load_cuts(out / f"{split}.cuts.jsonl.gz")]
             for out in (corpus, tmp_path)
@@ -138,7 +141,7 @@ def test_the_same_call_gives_the_same_bytes_however_many_jobs_there_are(corpus: 
 def test_another_seed_says_other_things(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generated, "SPLITS", ("test_clean",))
+    monkeypatch.setattr(generated, "parts_of", lambda domain: {"test_clean": SPEECH["test_clean"]})
     generate_speech(tmp_path, seed=1, **TINY)
     assert (tmp_path / "test_clean.text").read_text() != (corpus / "test_clean.text").read_text()
 
@@ -165,3 +168,31 @@ def test_other_settings_and_other_corpora_are_refused(corpus: Path, tmp_path: Pa
         generate_speech(tmp_path, **TINY)
     with pytest.raises(ValueError, match="hours = 0, .* each must be above zero"):
         generate_speech(tmp_path, hours=0)
+
+
+def test_the_assistants_test_sets_hold_requests_that_training_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("espeakng_loader")
+    monkeypatch.setattr(generated, "TALKERS", 1)  # babble of one, to be quick
+    generate_speech(tmp_path, jobs=1, domain="assistant", **TINY)
+    lexicon = Lexicon.from_json(read_json(tmp_path / "lexicon.json"))
+    found = {split: list(load_cuts(tmp_path / f"{split}.cuts.jsonl.gz")) for split in DOMAINS["assistant"]}
+    assert list(found) == ["train", "dev", "frequent", "appliances", "entertainment"]
+    said = {split: {cut.supervisions[0].text for cut in cuts} for split, cuts in found.items()}
+    assert said["appliances"] and not (said["appliances"] | said["entertainment"]) & said["train"]
+    assert {word for texts in said.values() for text in texts for word in text.split()} <= set(lexicon.words)
+    speakers = {split: {cut.supervisions[0].speaker for cut in cuts} for split, cuts in found.items()}
+    assert speakers["frequent"] == speakers["appliances"] == speakers["entertainment"]
+    assert not speakers["train"] & (speakers["dev"] | speakers["frequent"])
+    assert not speakers["dev"] & speakers["frequent"]
+    with pytest.raises(ValueError, match='there has domain = "assistant", asked for is null'):
+        generate_speech(tmp_path, **TINY)
+
+
+def test_a_domain_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="no generated speech of the domain 'hotel': choose from speech, ass"
+    ):
+        generate_speech(tmp_path / "out", domain="hotel")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,97 @@
+"""The splits of generated corpora: who speaks, where, and what is said.
+
+    domain     split          who          where
+    speech     train, dev     train, dev   40 % clean, 30 % noise at 8-22 dB, 30 % a room and 5-15 dB
+               test_clean     test         a noise floor at 35-45 dB
+               test_noisy     test         noise or babble at 10-20 dB
+               test_far       test         a room of 0.25-0.5 s, noise or babble at 5-10 dB
+    assistant  train, dev     train, dev   50 % clean, 30 % noise at 12-25 dB, 20 % a room and 10-20 dB
+               frequent       test         the same, and the same requests
+               appliances     test         the same; requests that train and dev lack
+               entertainment  test         the same; requests that train and dev lack
+
+"speech" says what the grammar does, "assistant" has ACosR's three test sets (see `assistant.py`).
+No speaker and no vocal tract is in two of train, dev and test.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from greenasr.data.assistant import KINDS, rules_of
+from greenasr.data.grammar import Rule, default_rules
+
+WITH_LETTERS = ("LETTER", "SPELLED", "FLIGHT", "HALFDAY")  # rules that say the letter a
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Where an utterance is said: ranges of SNR in dB and of reverberation time in s, uniform."""
+
+    name: str
+    snr: tuple[float, float]
+    noises: tuple[str, ...] = ("white", "pink", "brown", "babble")
+    rt60: tuple[float, float] | None = None
+
+
+CLEAN = Condition("clean", (35, 45), ("pink",))
+Where = Sequence[tuple[float, Condition]]  # shares of a split's utterances
+ALL: Where = (
+    (0.4, CLEAN),
+    (0.3, Condition("noisy", (8, 22))),
+    (0.3, Condition("far", (5, 15), rt60=(0.2, 0.6))),
+)
+HOME: Where = (
+    (0.5, CLEAN),
+    (0.3, Condition("noisy", (12, 25))),
+    (0.2, Condition("far", (10, 20), rt60=(0.15, 0.4))),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split: its roster of speakers, conditions by share, and the kind of requests, "" for any."""
+
+    roster: str
+    where: Where
+    kind: str = ""
+
+
+DOMAINS: Mapping[str, Mapping[str, Part]] = {
+    "speech": {
+        "train": Part("train", ALL),
+        "dev": Part("dev", ALL),
+        "test_clean": Part("test", ((1.0, CLEAN),)),
+        "test_noisy": Part("test", ((1.0, Condition("noisy", (10, 20))),)),
+        "test_far": Part("test", ((1.0, Condition("far", (5, 10), rt60=(0.25, 0.5))),)),
+    },
+    "assistant": {
+        "train": Part("train", HOME, "frequent"),
+        "dev": Part("dev", HOME, "frequent"),
+        **{kind: Part("test", HOME, kind) for kind in KINDS},
+    },
+}
+
+
+def parts_of(domain: str) -> Mapping[str, Part]:
+    """The splits of a generated corpus; ValueError for a domain that there is not.
+
+    >>> list(parts_of("assistant"))
+    ['train', 'dev', 'frequent', 'appliances', 'entertainment']
+    """
+    if domain not in DOMAINS:
+        raise ValueError(f"no generated speech of the domain '{domain}': choose from {', '.join(DOMAINS)}.")
+    return DOMAINS[domain]
+
+
+@cache
+def spelling_rules(kind: str = "") -> dict[str, Rule]:
+    """The rules of a kind with "a_" for the letter a, which sounds unlike the article, else unchanged."""
+    rules = dict(rules_of(kind) if kind else default_rules())
+    for name in WITH_LETTERS:
+        choices = tuple(re.sub(r"(?<![a-z])a(?![a-z])", "a_", choice) for choice in rules[name].choices)
+        rules[name] = Rule(choices, rules[name].cumulative)
+    return rules
