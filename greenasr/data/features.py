@@ -2,7 +2,7 @@
 
     fbank_b = log max(ε, Σ_k H_b(k) |X(k)|²)             40 triangles from 20 to 7,600 Hz, even in mel
     mfcc_i  = (1 + 11 sin(π i / 22)) · √(2/40) Σ_b fbank_b cos(π i (b + ½) / 40)     i = 0 … 39, i = 0 by √½
-    cmvn    : feats - mean over the utterance's, or the speaker's, frames
+    cmvn    : feats - mean over the utterance's, or the speaker's, frames, or those of the utterance so far
 
 Windows of 25 ms every 10 ms ("povey"), without their mean, pre-emphasis 0.97, no dither: Kaldi's
 mfcc_hires.conf through lhotse's extractors (Davis & Mermelstein 1980).  All 40 cepstra are kept, so a MFCC is
@@ -65,11 +65,35 @@ def cmvn(feats: Feats, mean: Feats | None = None, std: Feats | None = None) -> F
     return centred
 
 
+class MeanSoFar:
+    """CMVN of a stream: feats_t - mean of all frames up to and with t, in pieces of any size.
+
+    >>> mean = MeanSoFar()
+    >>> [mean(np.array(part, np.float32)).tolist() for part in ([[1.0], [3.0]], [[5.0]])]
+    [[[0.0], [1.0]], [[2.0]]]
+    """
+
+    def __init__(self) -> None:
+        self.total: np.ndarray[Any, np.dtype[np.float64]] | float = 0.0
+        self.frames = 0
+
+    def __call__(self, feats: Feats) -> Feats:
+        """The next frames (T, F) -> without their running mean (T, F)."""
+        if not len(feats):
+            return feats
+        totals = self.total + np.cumsum(feats, 0, dtype=np.float64)
+        count = self.frames + np.arange(1, len(feats) + 1)[:, None]
+        self.total, self.frames = totals[-1], self.frames + len(feats)
+        centred: Feats = (feats - totals / count).astype(np.float32)
+        return centred
+
+
 @dataclass(frozen=True)
 class Features:
     """What the network sees of the samples; saved with every model, since it must not change.
 
-    ``cmvn`` "speaker" takes away the mean over all that a speaker said, where it is known.
+    ``cmvn`` "speaker" takes away the mean over all that a speaker said, where it is known; "running" the mean
+    of the utterance so far, which a stream has as well.
 
     >>> Features("mfcc")(np.zeros(16_000, np.float32)).shape
     (100, 40)
@@ -77,14 +101,14 @@ class Features:
 
     kind: Literal["fbank", "mfcc"] = "fbank"
     bins: int = 40
-    cmvn: Literal["utterance", "speaker", "none"] = "utterance"
+    cmvn: Literal["utterance", "speaker", "running", "none"] = "utterance"
 
     def __post_init__(self) -> None:
         """Refuse what no extractor offers."""
         if self.kind not in ("fbank", "mfcc"):
             raise ValueError(f"features of kind '{self.kind}': expected 'fbank' or 'mfcc'.")
-        if self.cmvn not in ("utterance", "speaker", "none"):
-            raise ValueError(f"cmvn '{self.cmvn}': expected 'utterance', 'speaker' or 'none'.")
+        if self.cmvn not in ("utterance", "speaker", "running", "none"):
+            raise ValueError(f"cmvn '{self.cmvn}': expected 'utterance', 'speaker', 'running' or 'none'.")
         if not 4 <= self.bins <= 128:
             raise ValueError(f"{self.bins} bins: expected 4 to 128, 40 is usual.")
 
@@ -123,6 +147,8 @@ class Features:
         """
         if self.cmvn == "none":
             return feats
+        if self.cmvn == "running":
+            return MeanSoFar()(feats)
         return cmvn(feats, mean if self.cmvn == "speaker" else None)
 
     def __call__(self, samples: NDArray[np.float32], mean: Feats | None = None) -> Feats:

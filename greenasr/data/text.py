@@ -1,8 +1,8 @@
 """Text for language models: one sentence a line, into words, into ids.
 
 Two tokenizers with one interface.  `Vocabulary` is a word list sorted by frequency, so that rows of
-an embedding come in frequency bands; `WordPieces` is a sentencepiece unigram model.  ``<eos>`` ends
-every sentence and begins the next.  Nothing is normalised: text is scored as it is written.
+an embedding come in frequency bands; `WordPieces` is a sentencepiece model, of pieces or of letters.
+``<eos>`` ends every sentence and begins the next.  Nothing is normalised: text is scored as it is written.
 """
 
 from __future__ import annotations
@@ -81,6 +81,10 @@ class Tokenizer(Protocol):
 
     def word_ids(self, words: Words) -> list[list[int]]:
         """The ids of each word."""
+        ...
+
+    def words_of(self, ids: Sequence[int]) -> list[str]:
+        """The words that ids spell."""
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -167,6 +171,10 @@ class Vocabulary:
         unk = self._ids[UNK]
         return [[self._ids.get(word, unk)] for word in words]
 
+    def words_of(self, ids: Sequence[int]) -> list[str]:
+        """One word an id."""
+        return [self.words[i] for i in ids]
+
     def to_json(self) -> dict[str, Any]:
         """The list itself."""
         return {"kind": "words", "words": " ".join(self.words)}
@@ -174,19 +182,30 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class WordPieces:
-    """A sentencepiece unigram model; words are split one by one, so pieces never cross a space."""
+    """A sentencepiece model; words are split one by one, so pieces never cross a space."""
 
     model: bytes
 
     @classmethod
-    def train(cls, sentences: Iterable[Words], size: int, seed_words: int = 1_000_000) -> WordPieces:
-        """Train ``size`` pieces; ValueError when the text has too few distinct characters or words."""
+    def train(
+        cls, sentences: Iterable[Words], size: int, seed_words: int = 1_000_000, kind: str = "unigram"
+    ) -> WordPieces:
+        """Train ``size`` pieces; ValueError when the text has too few distinct characters or words.
+
+        Of ``kind`` "char" the pieces are at most ``size`` characters, one of them the beginning of a word.
+
+        >>> letters = WordPieces.train([["go", "stop"]], 100, kind="char")
+        >>> letters.words_of([i for word in letters.word_ids(["stop", "go"]) for i in word])
+        ['stop', 'go']
+        """
         out = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=(" ".join(words) for words in sentences),
                 model_writer=out,
                 vocab_size=size,
+                model_type=kind,
+                hard_vocab_limit=kind != "char",
                 character_coverage=1.0,
                 normalization_rule_name="identity",
                 input_sentence_size=seed_words,
@@ -218,6 +237,10 @@ class WordPieces:
     def word_ids(self, words: Words) -> list[list[int]]:
         """The pieces of each word; the unknown piece for a word that has none."""
         return [ids or [int(self._processor.unk_id())] for ids in self._processor.encode(list(words))]
+
+    def words_of(self, ids: Sequence[int]) -> list[str]:
+        """The words that the pieces join to."""
+        return str(self._processor.decode(list(ids))).split()
 
     def to_json(self) -> dict[str, Any]:
         """The model as base64."""

@@ -42,16 +42,16 @@ Tell = Callable[[int, int, str], None]
 def make_tokenizer(
     kind: str, size: int, sentences: Sequence[Words], words: str | Path | None = None
 ) -> Tokenizer:
-    """The word list in the file ``words``, or a word list or pieces of at most ``size`` from the text."""
+    """The word list in the file ``words``, or a word list, pieces or letters, at most ``size``, of the text."""
     if words is not None:
         vocabulary = Vocabulary.from_file(words)
         check_covers(vocabulary, words, sentences)
         return vocabulary
     if kind == "words":
         return Vocabulary.from_sentences(sentences, size)
-    if kind == "pieces":
-        return WordPieces.train(sentences, size)
-    raise ValueError(f"tokenizer '{kind}': choose words or pieces.")
+    if kind in ("pieces", "letters"):
+        return WordPieces.train(sentences, size, kind="unigram" if kind == "pieces" else "char")
+    raise ValueError(f"tokenizer '{kind}': choose words, pieces or letters.")
 
 
 def make_task(tokenizer: Tokenizer, windows: Windows, texts: Texts) -> LanguageModel:

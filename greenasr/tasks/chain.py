@@ -25,6 +25,7 @@ from greenasr.data.speech_batches import SpeechBatch, speech_batches
 from greenasr.decode.alignment import Alignment
 from greenasr.decode.context import PdfMap
 from greenasr.ops.lfmmi import Graph, lfmmi
+from greenasr.tasks.speech import count_batches, evaluating, mean_loss, split_batches, store_of
 
 Progress = Callable[[int, int], None]  # done, of
 COPY = re.compile(r"sp(\d+\.\d+)-(.+)")  # as `data.feature_store` names copies at other speeds
@@ -76,18 +77,11 @@ class Chain:
 
     def batches(self, split: str, seed: int = 0) -> Iterator[SpeechBatch]:
         """One pass over a split, order and masks by ``seed``; only "train" is masked."""
-        augment = self.augment if split == "train" else None
-        ids, vectors = self.ids.get(split), self.ivectors
-        return speech_batches(
-            self._store(split), self.frames, seed, ids=ids, ivectors=vectors, augment=augment
-        )
+        return split_batches(self, split, seed, self.ivectors)
 
     def n_batches(self, split: str) -> int:
         """How many batches a pass has, to within a few."""
-        store = self._store(split)
-        chosen = self.ids.get(split)
-        frames = store.frames if chosen is None else store.frames[[store.place[i] for i in chosen]]
-        return max(1, round(1.06 * float(frames.sum()) / self.frames))
+        return count_batches(self, split)
 
     def loss(self, model: AcousticModel, batch: SpeechBatch, *, twice_differentiable: bool = False) -> Tensor:
         """Mean loss of an output frame in nats, ()."""
@@ -104,28 +98,17 @@ class Chain:
             loss = loss + self.xent * F.cross_entropy(xent.transpose(1, 2), pdfs, ignore_index=UNALIGNED)
         return loss
 
-    @torch.no_grad()
     def evaluate(self, model: Any, split: str) -> dict[str, float]:
         """Mean loss of a split, weighted by utterances."""
-        was_training = model.training
-        model.eval()
-        try:
-            parts = [(len(b), float(self.loss(model, b))) for b in self.batches(split)]
-        finally:
-            model.train(was_training)
-        return {"loss": sum(n * loss for n, loss in parts) / sum(n for n, _ in parts)}
+        return {"loss": mean_loss(self, model, split)}
 
-    @torch.no_grad()
     def logits(
         self, model: Any, split: str, progress: Progress | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Logits of every utterance of a split, (T', C) by id, in the store's order."""
-        was_training = model.training
-        model.eval()
-        device = next(model.parameters()).device
-        store, found = self._store(split), {}
+        store, found = store_of(self, split), {}
         chosen = list(self.ids.get(split, store.ids))
-        try:
+        with evaluating(model) as device:
             for batch in speech_batches(store, self.frames, ids=chosen, ivectors=self.ivectors):
                 moved = batch.to(device)
                 out, lens = model(moved.feats, moved.feat_lens, moved.ivectors)
@@ -133,19 +116,12 @@ class Chain:
                     found[utt_id] = out[row, : int(lens[row])].float().cpu().numpy()
                 if progress is not None:
                     progress(len(found), len(chosen))
-        finally:
-            model.train(was_training)
         return {utt_id: found[utt_id] for utt_id in chosen}
 
     def _mmi(self, logits: Tensor, lens: Tensor, graphs: list[Graph], twice: bool) -> Tensor:
         return lfmmi(
             logits, lens, self.denominator, graphs, leaky=self.leaky, l2=self.l2, twice_differentiable=twice
         ).loss
-
-    def _store(self, split: str) -> FeatureStore:
-        if split not in self.stores:
-            raise ValueError(f"no speech for the split '{split}'; there is {', '.join(self.stores)}.")
-        return self.stores[split]
 
     def _numerator(self, utt_id: str) -> Graph:
         key = utt_id if utt_id in self.numerators else original(utt_id)[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from greenasr.data.features import Features, cmvn, n_frames
+from greenasr.data.features import Features, MeanSoFar, cmvn, n_frames
 
 NOISE = (0.1 * np.random.default_rng(0).normal(size=8000)).astype(np.float32)
 
@@ -69,6 +69,16 @@ def test_cmvn_of_a_speaker_takes_the_speakers_mean_and_else_the_utterances() -> 
     np.testing.assert_allclose(features(NOISE, mean), features.raw(NOISE) + 3)
     np.testing.assert_array_equal(features(NOISE), Features(cmvn="utterance")(NOISE, mean))
     np.testing.assert_array_equal(Features(cmvn="none")(NOISE, mean), features.raw(NOISE))
+
+
+def test_a_running_mean_is_that_of_the_frames_so_far_however_a_stream_is_cut() -> None:
+    raw = Features().raw(NOISE)
+    found = Features(cmvn="running")(NOISE)
+    slow = np.stack([raw[t] - raw[: t + 1].mean(0, dtype=np.float64) for t in range(len(raw))])
+    np.testing.assert_allclose(found, slow, atol=1e-5)
+    mean = MeanSoFar()
+    parts = [mean(part) for part in np.split(raw, [0, 1, 7, 30])]
+    np.testing.assert_allclose(np.concatenate(parts), found, atol=1e-5)
 
 
 def test_cmvn_with_a_deviation_gives_unit_variance_and_a_constant_bin_stays_finite() -> None:

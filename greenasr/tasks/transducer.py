@@ -1,0 +1,162 @@
+"""End-to-end recognition: the transducer loss of word pieces or letters, and searches over a split.
+
+    L = Σ_n -ln p(y_n | x_n)  /  Σ_n (U_n + 1)          nats a label, the end of an utterance counted as one
+
+Label k of the network is id k - 1 of the tokenizer; 0 is the blank.  Counting the end gives an empty
+transcript a weight of its own, and a batch of any size the same scale.  Graves 2012 (arXiv 1211.3711).
+Shapes: N batch, T frames, F features, T' encoder frames, U labels, J joint width, V labels and blank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from greenasr.data.augment import SpecAugment
+from greenasr.data.feature_store import FeatureStore
+from greenasr.data.speech_batches import SpeechBatch, speech_batches
+from greenasr.data.text import Tokenizer
+from greenasr.decode.transducer import BLANK, Hypothesis, Search, decode_transducer
+from greenasr.ops.merged_transducer import merged_rnnt_loss
+from greenasr.ops.transducer import rnnt_loss
+from greenasr.tasks.speech import count_batches, evaluating, mean_loss, split_batches, store_of
+
+Progress = Callable[[int, int], None]  # done, of
+
+
+class TransducerModel(Protocol):
+    """What the loss needs of a network; `models.rnnt.Rnnt` has it."""
+
+    config: Any
+
+    def __call__(
+        self, feats: Tensor, feat_lens: Tensor | None, labels: Tensor, stepwise: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, T, F), (N,), (N, U) -> encoder (N, T', J), lengths (N,), prediction network (N, U + 1, J)."""
+        ...
+
+    def joint(self, enc: Tensor, pred: Tensor) -> Tensor:
+        """Logits (…, V) of (…, J) and (…, J), which broadcast."""
+        ...
+
+    def parameters(self) -> Any:
+        """The weights."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Transduction:
+    """The task: features of each split, and the tokenizer that makes labels of their texts.
+
+    ``ids`` limits a split's utterances, `carried` to those that can be said; ``frames`` is how many frames a
+    batch has, padding included.
+    """
+
+    stores: Mapping[str, FeatureStore]
+    tokenizer: Tokenizer
+    ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    frames: int = 10_000
+    augment: SpecAugment | None = None
+
+    def batches(self, split: str, seed: int = 0) -> Iterator[SpeechBatch]:
+        """One pass over a split, order and masks by ``seed``; only "train" is masked."""
+        return split_batches(self, split, seed)
+
+    def n_batches(self, split: str) -> int:
+        """How many batches a pass has, to within a few."""
+        return count_batches(self, split)
+
+    def loss(
+        self, model: TransducerModel, batch: SpeechBatch, *, twice_differentiable: bool = False
+    ) -> Tensor:
+        """Mean loss of a label in nats, (); frame by frame where hooks or second derivatives look inside.
+
+        An addition joint's logits are never held.  ValueError for a tokenizer of another size.
+        """
+        batch = batch.to(next(iter(model.parameters())).device)
+        if model.config.vocab != self.tokenizer.size + 1:
+            raise ValueError(
+                f"the network has {model.config.vocab} outputs, the tokenizer {self.tokenizer.size} ids and "
+                "the blank: use the tokenizer that the model was made with."
+            )
+        labels, lens = self.labels(batch.texts)
+        labels = labels.to(batch.feats.device)
+        enc, enc_lens, pred = model(batch.feats, batch.feat_lens, labels, stepwise=twice_differentiable)
+        if model.config.joint == "addition":
+            losses = merged_rnnt_loss(
+                enc, pred, labels, enc_lens, lens, blank=BLANK, twice_differentiable=twice_differentiable
+            )
+        else:
+            logits = model.joint(enc[:, :, None], pred[:, None])
+            losses = rnnt_loss(
+                logits, labels, enc_lens, lens, blank=BLANK, twice_differentiable=twice_differentiable
+            )
+        return losses.sum() / (int(lens.sum()) + len(lens))
+
+    def evaluate(self, model: Any, split: str) -> dict[str, float]:
+        """Mean loss of a split, weighted by utterances."""
+        return {"loss": mean_loss(self, model, split)}
+
+    def labels(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Texts as labels, [N] -> (N, U) padded with the blank, and their numbers (N,).
+
+        >>> from greenasr.data.text import Vocabulary
+        >>> Transduction({}, Vocabulary(("<eos>", "a", "b", "<unk>"))).labels(["b a", ""])
+        (tensor([[3, 2],
+                [0, 0]]), tensor([2, 0]))
+        """
+        rows = [labels_of(self.tokenizer, text) for text in texts]
+        lens = torch.tensor([len(row) for row in rows])
+        padded = torch.full((len(rows), int(lens.max())), BLANK)
+        for row, labels in zip(padded, rows, strict=True):
+            row[: len(labels)] = torch.tensor(labels, dtype=torch.int64)
+        return padded, lens
+
+    def words(self, labels: Sequence[int]) -> str:
+        """What labels spell."""
+        return " ".join(self.tokenizer.words_of([label - BLANK - 1 for label in labels]))
+
+    def decode(
+        self, model: Any, split: str, search: Search | None = None, progress: Progress | None = None
+    ) -> dict[str, list[Hypothesis]]:
+        """Hypotheses of every utterance of a split, best first, by id in the store's order."""
+        store = store_of(self, split)
+        found: dict[str, list[Hypothesis]] = {}
+        chosen = list(self.ids.get(split, store.ids))
+        with evaluating(model) as device:
+            for batch in speech_batches(store, self.frames, ids=chosen):
+                moved = batch.to(device)
+                hyps = decode_transducer(model, moved.feats, moved.feat_lens, search)
+                found |= dict(zip(batch.ids, hyps, strict=True))
+                if progress is not None:
+                    progress(len(found), len(chosen))
+        return {utt_id: found[utt_id] for utt_id in chosen}
+
+
+def labels_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The labels of a text: every id of its words, moved past the blank."""
+    return [BLANK + 1 + i for word in tokenizer.word_ids(text.split()) for i in word]
+
+
+def carried(
+    store: FeatureStore, ids: Sequence[str], tokenizer: Tokenizer, joined: int, most: int
+) -> list[str]:
+    """The utterances whose frames can carry their labels: at most ``most`` labels an encoder frame.
+
+    An encoder frame joins ``joined`` feature frames.  The loss of others is finite, but no search would say
+    them, and they mostly have a transcript of another utterance.
+    """
+    frames = (-(-store.frames // joined) * most).tolist()
+    counted: dict[str, int] = {}
+
+    def count(text: str) -> int:
+        if text not in counted:
+            counted[text] = len(labels_of(tokenizer, text))
+        return counted[text]
+
+    places = ((utt_id, store.place[utt_id]) for utt_id in ids)
+    return [utt_id for utt_id, place in places if count(store.texts[place]) <= frames[place]]

@@ -1,0 +1,156 @@
+"""The transducer task: labels and back, a loss that is the sum over utterances, words that training finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from greenasr.compress.clusters import make_clusters
+from greenasr.compress.hessian import hessian_costs
+from greenasr.compress.kl import kl_costs
+from greenasr.data.feature_store import FeatureStore
+from greenasr.data.features import Features
+from greenasr.data.speech_batches import SpeechBatch
+from greenasr.data.text import Vocabulary, WordPieces
+from greenasr.decode.transducer import Greedy, decode_transducer
+from greenasr.models.rnnt import Rnnt, RnntConfig
+from greenasr.ops.transducer import rnnt_loss
+from greenasr.tasks.transducer import Transduction, carried, labels_of
+
+TEXTS = {"u1": "ab ba", "u2": "ba", "u3": "", "u4": "c ab c", "u5": "ab"}
+LETTERS = WordPieces.train([text.split() for text in TEXTS.values()], 20, kind="char")
+WORDS = Vocabulary(("<eos>", "ab", "ba", "c", "<unk>"))
+
+
+def made_of(tokenizer: Vocabulary | WordPieces, folder: Path) -> Transduction:
+    """Every word is 12 frames in a direction of its own, an empty text 12 frames of none."""
+    draw = np.random.default_rng(0)
+    directions = {word: 2 * draw.normal(0, 1, 5) for word in ("ab", "ba", "c", "")}
+    feats = {
+        utt_id: np.concatenate(
+            [directions[w] + 0.2 * draw.normal(0, 1, (12 + k, 5)) for w in text.split() or [""]]
+        )
+        for k, (utt_id, text) in enumerate(TEXTS.items())
+    }
+    store = FeatureStore(
+        folder, Features(bins=5, cmvn="none"), tuple(TEXTS), ("ann",) * 5, tuple(TEXTS.values()),
+        np.array([len(each) for each in feats.values()]),
+        np.concatenate(list(feats.values())).astype(np.float32), np.zeros((5, 5), np.float32),
+    )  # fmt: skip
+    return Transduction({"train": store}, tokenizer, frames=100)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Transduction:
+    return made_of(LETTERS, tmp_path)
+
+
+def network(task: Transduction, joint: str = "fc", dim: int = 8) -> Rnnt:
+    torch.manual_seed(0)
+    shape = {"encoder_layers": 1, "predictor_layers": 1, "embedding_dim": 4, "joint_dim": dim, "dropout": 0.0}
+    return Rnnt(
+        RnntConfig(5, task.tokenizer.size + 1, encoder_dim=dim, predictor_dim=dim, joint=joint, **shape)  # type: ignore[arg-type]
+    )
+
+
+def everything(task: Transduction) -> SpeechBatch:
+    return SpeechBatch(tuple(TEXTS), *padded(task), None, tuple(TEXTS.values()))
+
+
+def padded(task: Transduction) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = [torch.from_numpy(task.stores["train"][utt_id]) for utt_id in TEXTS]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(r) for r in rows])
+
+
+@pytest.mark.parametrize("joint", ["fc", "addition"])
+def test_the_loss_is_the_sum_over_utterances_alone_by_labels_and_ends(task: Transduction, joint: str) -> None:
+    model = network(task, joint).eval()
+    total, labels = torch.zeros(()), 0
+    for utt_id, text in TEXTS.items():
+        y = torch.tensor([labels_of(LETTERS, text)], dtype=torch.int64)
+        enc, lens, pred = model(torch.from_numpy(task.stores["train"][utt_id])[None], None, y)
+        logits = model.joint(enc[:, :, None], pred[:, None])
+        total = total + rnnt_loss(logits, y, lens, [y.shape[1]])[0]
+        labels += y.shape[1] + 1
+    batch = everything(task)
+    torch.testing.assert_close(task.loss(model, batch), total / labels)
+    torch.testing.assert_close(task.loss(model, batch, twice_differentiable=True), total / labels)
+
+
+@pytest.mark.parametrize("tokenizer", [LETTERS, WORDS], ids=["letters", "words"])
+def test_labels_spell_the_words_again_and_are_never_the_blank(
+    tokenizer: WordPieces | Vocabulary, tmp_path: Path
+) -> None:
+    task = made_of(tokenizer, tmp_path)
+    labels, lens = task.labels(list(TEXTS.values()))
+    for row, n, text in zip(labels.tolist(), lens.tolist(), TEXTS.values(), strict=True):
+        assert task.words(row[:n]) == text and 0 not in row[:n] and not any(row[n:])
+    assert labels.max() <= tokenizer.size
+
+
+def test_training_finds_the_words_and_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    task = made_of(WORDS, tmp_path)
+    model = network(task, dim=24)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-2)
+    before = task.evaluate(model, "train")["loss"]
+    for epoch in range(15):
+        for batch in task.batches("train", epoch):
+            optimizer.zero_grad()
+            task.loss(model, batch).backward()
+            optimizer.step()
+    assert task.evaluate(model, "train")["loss"] < 0.1 * before
+    assert model.training
+    found = task.decode(model, "train", Greedy())
+    assert {utt_id: task.words(hyps[0].labels) for utt_id, hyps in found.items()} == TEXTS
+    assert model.training
+
+
+def test_hypotheses_come_in_the_store_s_order_and_are_those_of_utterances_alone(task: Transduction) -> None:
+    model = network(task).eval()
+    told: list[tuple[int, int]] = []
+    found = task.decode(model, "train", progress=lambda done, of: told.append((done, of)))
+    assert tuple(found) == tuple(TEXTS) and told[-1] == (5, 5)
+    for utt_id, (hyp,) in found.items():
+        ((alone,),) = decode_transducer(model, torch.from_numpy(task.stores["train"][utt_id])[None])
+        assert hyp.labels == alone.labels and hyp.logprob == pytest.approx(alone.logprob, abs=1e-4)
+    assert list(replace(task, ids={"train": ["u4", "u2"]}).decode(model, "train")) == ["u4", "u2"]
+
+
+def test_every_cost_can_be_measured_on_it(task: Transduction) -> None:
+    model = network(task).eval()
+    clusters, batches = make_clusters(model), list(task.batches("train"))
+    kl = kl_costs(model, task, batches, clusters, [2, 8])
+    hessian = hessian_costs(
+        model, task, batches, clusters, [2, 8], generator=torch.Generator().manual_seed(0), max_probes=16
+    )
+    names = {"encoder.layers.0.recurrent.weight", "predictor.layers.0.input.weight", "embedding.weight"}
+    for costs in (kl.costs, hessian.costs):
+        assert names | {"output.weight", "predictor_fc.weight"} < set(costs)
+        assert all(0 < cost[8] < cost[2] for cost in costs.values())
+
+
+def test_utterances_whose_frames_cannot_carry_their_labels_are_left_out(task: Transduction) -> None:
+    store = task.stores["train"]
+    counts = {utt_id: len(labels_of(LETTERS, text)) for utt_id, text in TEXTS.items()}
+    frames = dict(zip(store.ids, (-(-store.frames // 4)).tolist(), strict=True))
+    for most in (1, 2, 3):
+        kept = carried(store, list(TEXTS), LETTERS, 4, most)
+        assert kept == [u for u in TEXTS if counts[u] <= most * frames[u]]
+    assert carried(store, list(TEXTS), LETTERS, 12, 2) == ["u2", "u3", "u4", "u5"]
+    assert carried(store, ["u1"], LETTERS, 12, 2) == []
+
+
+def test_what_does_not_belong_together_is_named(task: Transduction) -> None:
+    other = replace(task, tokenizer=WORDS)
+    batch = everything(task)
+    with pytest.raises(ValueError, match=r"network has \d+ outputs, the tokenizer 5 ids and the blank"):
+        other.loss(network(task), batch)
+    with pytest.raises(ValueError, match="no speech for the split 'dev'; there is train"):
+        task.n_batches("dev")
+    spoiled = replace(batch, feats=batch.feats * float("nan"))
+    with pytest.raises(ValueError, match="logits.*NaN|NaN"):
+        task.loss(network(task), spoiled)
