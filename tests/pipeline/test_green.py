@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from greenasr.pipeline import green, hybrid
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.hybrid import ALL, Place
 from greenasr.pipeline.hybrid_recipe import load_hybrid
-from greenasr.pipeline.run import finished
+from greenasr.pipeline.run import finished, needed
 from greenasr.score.errors import count_errors, read_errors, wer
 
 Call = Callable[..., Any]
@@ -136,19 +139,33 @@ def test_adaptation_keeps_every_speaker_s_vectors_and_both_passes(whole: Place) 
     assert result["parameters_a_speaker"] == 3 * 16, "input layer and two TDNN-F layers"
 
 
-def test_a_run_stopped_between_stages_goes_on_to_the_same_figures(
-    whole: Place, corpus: Path, tmp_path: Path, greenasr: Call
+def test_a_run_killed_in_every_stage_ends_with_the_same_files_and_repeats_no_finished_stage(
+    whole: Place, corpus: Path, tmp_path: Path
 ) -> None:
-    command = ("table", whole.run.parent / "recipe.toml", "--data", corpus, "--out", tmp_path / "run")
-    assert greenasr(*command, "--only", "all/seed0/float").code == 0
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
-    assert len(kept) == 5
-    assert greenasr(*command, "--only", "all/seed0/float/words,all/seed0/bp-4/words").code == 0
-    assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "a stage was repeated"
-    for name in ("float", "bp-4"):
-        one, two = (folder / f"all/seed0/{name}/model.packed" for folder in (whole.run, tmp_path / "run"))
-        assert one.read_bytes() == two.read_bytes()
-        assert rows_of(whole.run)[name]["pooled"] == rows_of(tmp_path / "run")[name]["pooled"]
+    run, log, last = tmp_path / "run", tmp_path / "log", "all/seed0/hessian-4/lhuc"
+    recipe = whole.run.parent / "recipe.toml"
+    command = ["table", recipe, "--data", corpus, "--out", run, "--only", last]
+    process = subprocess.run(
+        [sys.executable, Path(__file__).with_name("killed.py"), log, *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    did = [line.split() for line in log.read_text().splitlines()]
+    stages = {stage.name for stage in needed(green.stages(whole), [last])}
+    results = {str(run / name / "result.json") for name in stages}
+    killed, wrote = ([path for what, path in did if what == which] for which in ("killed", "wrote"))
+    assert results <= set(killed), "it died in every stage"
+    assert len(stages) == 12 and len(killed) == 12 + 5
+    assert all(wrote.count(path) == 1 for path in results), "a finished stage was repeated"
+    for path in run.rglob("*"):
+        if (
+            path.is_file()
+            and path.suffix in (".packed", ".npz", ".jsonl", ".gz")
+            and path.name != "log.jsonl"
+        ):
+            there = whole.run / path.relative_to(run)
+            assert path.read_bytes() == there.read_bytes(), path
 
 
 def test_a_run_stopped_within_a_stage_goes_on_from_its_checkpoint(
