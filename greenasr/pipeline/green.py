@@ -143,7 +143,7 @@ def network(place: Place, units: Any, seed: int, **changes: Any) -> Tdnnf:
     return Tdnnf(TdnnfConfig(**{**shape, **place.recipe.model, **changes}))
 
 
-def recogniser_size(model: Tdnnf) -> int:
+def recogniser_size(model: nn.Module) -> int:
     """Parameters of the network that recognises: the cross-entropy branch serves training alone."""
     return sum(p.numel() for name, p in model.named_parameters() if name.partition(".")[0] not in XENT)
 
