@@ -153,8 +153,10 @@ def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
     if not corpus.source:
         from greenasr.data.generated import generate_speech
 
-        utterances = min(500, max(10, round(500 * corpus.hours)))  # of each test set: fewer below an hour
-        generate_speech(folder, corpus.hours, corpus.seeds[0], max(1, place.jobs), tell, utterances)
+        utterances = corpus.utterances or min(500, max(10, round(500 * corpus.hours)))
+        generate_speech(
+            folder, corpus.hours, corpus.seeds[0], max(1, place.jobs), tell, utterances, corpus.domain
+        )
         names = [path.name.removesuffix(".cuts.jsonl.gz") for path in sorted(folder.glob("*.cuts.jsonl.gz"))]
         write_json(folder / "splits.json", names)
         return {"splits": names}

@@ -15,6 +15,7 @@ from typing import Any
 
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
+from greenasr.data.generated_splits import parts_of
 from greenasr.ops.bits import WIDTHS
 from greenasr.pipeline.recipe import PLANNED, Compress, Row, Windows, check_average, check_model
 from greenasr.pipeline.sections import make, read_toml
@@ -25,6 +26,8 @@ from greenasr.tasks.networks import configure
 class Corpus:
     """Speech, relative to ``--data``; without ``source`` it is generated, ``hours`` of training.
 
+    ``domain`` is what is said, one of `data.generated_splits.DOMAINS`; each test set has ``utterances``,
+    with 0 of them 500, or fewer below an hour of training.
     With ``folds`` every row is also trained on all but one of so many groups of training speakers, and tested
     on that group; ``seeds`` repeat everything.  ``tests`` are splits, or all but train and dev when empty;
     "eval2000.callhm" is a subset of a split that the corpus knows.
@@ -36,6 +39,8 @@ class Corpus:
     stress: bool = True
     grapheme: bool = False
     hours: float = 1.0
+    domain: str = "speech"
+    utterances: int = 0
     train: str = "train"
     dev: str = "dev"
     tests: tuple[str, ...] = ()
@@ -47,6 +52,10 @@ class Corpus:
         """Refuse numbers that give no run."""
         if self.folds == 1 or self.folds < 0 or not self.seeds or self.hours <= 0:
             raise ValueError("[corpus] needs hours above 0, no folds or two and more, and a seed.")
+        if not self.source:
+            parts_of(self.domain)
+        if self.utterances < 0:
+            raise ValueError("[corpus] utterances of a test set must not be negative.")
         if 1.0 not in self.speeds:
             raise ValueError("[corpus] speeds must hold 1.0: the speech as it is.")
 
@@ -210,8 +219,12 @@ class HybridRecipe:
     lhuc: LhucSettings = LhucSettings()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, to be kept beside the results."""
-        return dataclasses.asdict(self)
+        """Plain data, to be kept beside the results; runs that are older than a setting have its default."""
+        value = dataclasses.asdict(self)
+        for name in ("domain", "utterances"):
+            if value["corpus"][name] == getattr(Corpus, name):
+                del value["corpus"][name]
+        return value
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from greenasr.pipeline.hybrid_recipe import load_hybrid
+from greenasr.pipeline.hybrid_recipe import Corpus, load_hybrid
 from greenasr.pipeline.recipe import Row, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
@@ -71,3 +72,15 @@ def test_what_cannot_be_is_refused_in_one_line_with_file_and_key(
     with pytest.raises(ValueError, match=rf"^\S*r\.toml: .*{message}") as failure:
         load_recipe(path)
     assert "\n" not in str(failure.value)
+
+
+def test_a_corpus_that_is_generated_says_of_which_domain_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="domain 'hotel': choose from speech, assistant"):
+        Corpus(domain="hotel")
+    with pytest.raises(ValueError, match="utterances of a test set must not be negative"):
+        Corpus(utterances=-1)
+    text = SMALLEST.replace("[model]", '[corpus]\ndomain = "assistant"\n[model]')
+    told = load_hybrid(written(tmp_path, text.replace('"float"', '"float"\nnetwork = "manual"')))
+    plain = dataclasses.replace(told, corpus=Corpus())
+    assert told.to_json()["corpus"]["domain"] == "assistant"
+    assert {"domain", "utterances"}.isdisjoint(plain.to_json()["corpus"])  # as in runs before there were any
