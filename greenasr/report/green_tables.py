@@ -84,14 +84,14 @@ def sheets(value: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[Sheet]:
 
 def table1(value: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[dict[str, str]]:
     """GREEN's Table 1: method, η, bottlenecks, WER of each set and all, parameters."""
-    sets, rows = sets_of(value), []
+    sets, quoted_sets, rows = sets_of(value), sets_quoted(value), []
     manual = next((row for row in value["rows"] if row["name"] == "float"), None)
     search = recipe.get("search") or {}
     for row in (row for row in value["rows"] if is_full(row)):
         theirs, found = quoted(row["name"]), against(row, "float")
         cells = {"system": label(row), "η": DASH if row is manual else penalty(search)}
         cells["bottlenecks"] = " ".join(map(str, row["bottlenecks"]))
-        cells |= {name: spread(row["wer"].get(name)) for name in sets}
+        cells |= of_sets(row, sets, quoted_sets)
         cells["all"] = spread(row["pooled"]) + ("*" if found and found["mark"] else "")
         cells["increase"] = increase(found)
         cells["paper WER"] = number(theirs.average if theirs else None, 1)
@@ -105,12 +105,12 @@ def table1(value: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[dict[str
 
 def table2(value: Mapping[str, Any]) -> list[dict[str, str]]:
     """GREEN's Table 2: plan and estimation, bits, WER of each set and all, size, ratio, RTF of every row."""
-    sets, rows = sets_of(value), []
+    sets, quoted_sets, rows = sets_of(value), sets_quoted(value), []
     for row in value["rows"]:
         theirs = quoted(row["name"])
         parent = against(row, "float") if is_full(row) else against(row, "compact") or against(row, "float")
         cells = {"system": label(row), "bits": bits_label(row["bits"])}
-        cells |= {name: spread(row["wer"].get(name)) for name in sets}
+        cells |= of_sets(row, sets, quoted_sets)
         cells["all"] = spread(row["pooled"]) + same_marks(row)
         cells["paper WER"] = DASH if theirs is None else f"{theirs.average:.1f}{theirs.marks}"
         cells["MB"] = number(row["bytes"] / MB, 3)
@@ -193,6 +193,22 @@ def named(row: Row) -> str:
 def is_full(row: Row) -> bool:
     """Whether the row's network is of full precision."""
     return parsed(row["name"])[2] == 32
+
+
+def of_sets(row: Row, sets: Sequence[str], quoted_sets: Sequence[str]) -> dict[str, str]:
+    """WER of every set, the paper's beside it where the recipe's rows name the set in ``paper``."""
+    cells = {}
+    for name in sets:
+        cells[name] = spread(row["wer"].get(name))
+        if name in quoted_sets:
+            cells[f"paper {name}"] = number((row.get("paper") or {}).get(name), 1)
+    return cells
+
+
+def sets_quoted(value: Mapping[str, Any]) -> list[str]:
+    """Names of the test sets that the paper has figures of, by the rows' ``paper``."""
+    named = {key for row in value["rows"] for key in row.get("paper") or {}}
+    return [name for name in sets_of(value) if name in named]
 
 
 def sets_of(value: Mapping[str, Any]) -> list[str]:

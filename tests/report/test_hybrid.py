@@ -109,6 +109,15 @@ def test_a_row_that_the_paper_lacks_has_dashes_for_its_figures() -> None:
     assert {line[name] for name in line if name.startswith("paper")} == {"–"}
 
 
+def test_the_papers_figures_of_a_set_stand_beside_ours_where_the_recipe_names_them() -> None:
+    value = made_up()
+    value["rows"][3]["paper"] = {"far": 22.5, "mb": 6.4}
+    lines = table2(value)
+    assert list(lines[3])[2:6] == ["clean", "far", "paper far", "all"]
+    assert (lines[3]["paper far"], lines[4]["paper far"]) == ("22.5", "–")
+    assert "paper far" in sheets(value, {})[0].rows[0]
+
+
 def test_table_3_is_there_when_a_system_is_and_stands_beside_the_papers() -> None:
     value = made_up()
     assert len(sheets(value, {})) == 2
