@@ -189,10 +189,12 @@ class _Emissions:
         padding = torch.arange(logits.shape[1], device=lens.device) >= lens[:, None]
         self.offset = logits.detach().amax(2).masked_fill_(padding, 0)
         if self.owner is None:
-            x = (logits - self.offset[:, :, None]).to(dtype)
-            x[padding] = 0
+            x = logits.permute(1, 2, 0).to(dtype, memory_format=torch.contiguous_format, copy=True)
+            x.sub_(self.offset.t()[:, None])
+            if padding.any():
+                x.masked_fill_(padding.t()[:, None], 0)
             x.clamp_(min=0.45 * math.log(torch.finfo(dtype).tiny))
-            self.values = x.exp_().permute(1, 2, 0).contiguous()  # (T, C, N)
+            self.values = x.exp_()  # (T, C, N)
         else:
             self.owner = self.owner.repeat(len(self.slot_pdf) // len(self.owner))
             x = logits.transpose(1, 2)[self.owner, self.slot_pdf].to(dtype)

@@ -213,7 +213,7 @@ class _LfMmi(torch.autograd.Function):
             grad, weight = logits * (l2 / max(frames, 1)), kept / max(frames, 1)
             den_slopes.add_to_(grad, weight)
             num_slopes.add_to_(grad, -weight)
-            ctx.save_for_backward(grad.masked_fill_(~counted[:, :, None], 0))
+            ctx.save_for_backward(grad if counted.all() else grad.masked_fill_(~counted[:, :, None], 0))
         ctx.mark_non_differentiable(num, den, kept)
         return loss.to(logits.dtype), num, den, kept
 
@@ -222,7 +222,7 @@ class _LfMmi(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph: the posteriors would pass for constants
             raise RuntimeError("this gradient cannot be differentiated: ask for twice_differentiable=True")
         (grad,) = ctx.saved_tensors
-        return grad * grads[0], None, None, None, None, None
+        return grad if grads[0] == 1 else grad * grads[0], None, None, None, None, None
 
 
 def _kept(num: Tensor, den: Tensor, lens: Tensor) -> tuple[Tensor, int]:
