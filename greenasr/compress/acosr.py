@@ -178,12 +178,30 @@ class Acosr:
 
     def share_converged(self) -> float:
         """WgtC over all weights of the bit map."""
-        parts = [
-            (rows.numel(), wgtc(rows, step, bits))
-            for name, grid in self._grids.items()
-            for rows, step, bits in tables(grid, self._weights[name])
-        ]
-        return sum(n * share for n, share in parts) / sum(n for n, _ in parts)
+        shares = self.shares_converged()
+        total = sum(n for n, _ in shares.values())
+        return sum(n * share for n, share in shares.values()) / total
+
+    def shares_converged(self) -> dict[str, tuple[int, float]]:
+        """Parameter name -> its number of weights and their WgtC."""
+        out = {}
+        for name, grid in self._grids.items():
+            parts = [
+                (rows.numel(), wgtc(rows, step, bits))
+                for rows, step, bits in tables(grid, self._weights[name])
+            ]
+            total = sum(n for n, _ in parts)
+            out[name] = total, sum(n * share for n, share in parts) / total
+        return out
+
+    @torch.no_grad()
+    def places(self, name: str) -> Tensor:
+        """Where the weights of a parameter lie among the levels: θ w, with levels at whole numbers, (n,)."""
+        found = []
+        for rows, step, bits in tables(self._grids[name], self._weights[name]):
+            shift, spacing = (step, 2 * step) if bits == 1 else (torch.zeros_like(step), step)
+            found.append(((rows - shift) / spacing.clamp(min=torch.finfo(rows.dtype).tiny)).flatten())
+        return torch.cat(found)
 
     def finish_(self, model: nn.Module) -> dict[str, Quantized]:
         """Project the weights that have not converged."""

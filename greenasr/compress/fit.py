@@ -46,6 +46,10 @@ class Training:
                 f"epochs {self.epochs:g}, seed {self.seed}, lr {self.lr:g}, leg {self.leg}."
             )
 
+    def steps(self, batches: int) -> int:
+        """Steps of the whole training, where a pass has so many batches."""
+        return max(1, round(self.epochs * batches)) if self.epochs else 0
+
     def rate(self, step: int, total: int) -> float:
         """Learning rate of a step: up linearly over the first ``warmup``, then half a cosine."""
         rise = max(1, round(self.warmup * total))
@@ -98,7 +102,7 @@ def fit_(
     on where the first was stopped, so remove the checkpoint when the model is saved.  Raises ValueError
     when the loss is not finite or the checkpoint belongs to other settings.
     """
-    total = max(1, round(settings.epochs * task.n_batches("train"))) if settings.epochs else 0
+    total = settings.steps(task.n_batches("train"))
     compressor.prepare_(model)
     optimizer = make_optimizer(model, settings)
     step = 0

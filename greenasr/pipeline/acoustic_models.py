@@ -11,9 +11,9 @@ from greenasr.data.features import Features
 from greenasr.data.lexicon import Lexicon
 from greenasr.decode.context import PdfMap
 from greenasr.models.tdnnf import Tdnnf
+from greenasr.pipeline.models import opened, save
 from greenasr.roles import BitMap, Quantized
-from greenasr.runtime.pack import pack, unpack
-from greenasr.tasks.networks import build
+from greenasr.tasks.networks import ACOUSTIC_MODELS
 
 FORMAT = "greenasr hybrid units 1"
 
@@ -66,24 +66,10 @@ def save_acoustic(
     bit_map: BitMap | None = None,
 ) -> int:
     """Pack a network; returns the file's size in bytes."""
-    config, state = model.to_config(), model.state_dict()
-    return pack(path, "tdnnf", config, state, dict(quantized or {}), bit_map, units.to_json(), dict(recipe))
+    return save(path, model, units, recipe, quantized, bit_map)
 
 
 def load_acoustic(path: str | Path) -> SavedAcoustic:
     """Read a packed acoustic model; ValueError when it is damaged or of another kind."""
-    packed, state = unpack(path)
-    try:
-        units = Units.from_json(packed.tokenizer)
-        model = build(packed.model, packed.config)
-        if not isinstance(model, Tdnnf):
-            raise ValueError(f"the network is a {packed.model}")
-        model.load_state_dict(state)
-        bit_map = BitMap.from_json(packed.bit_map) if packed.bit_map else None
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: a packed file, but no acoustic model ({str(error).splitlines()[0]}): "
-            "give one that `greenasr table` made of a hybrid recipe"
-        ) from error
-    model.eval()
-    return SavedAcoustic(model, units, bit_map, packed.recipe)
+    cure = "give one that `greenasr table` made of a hybrid recipe"
+    return SavedAcoustic(*opened(path, ACOUSTIC_MODELS, Units.from_json, "acoustic model", cure))

@@ -42,7 +42,7 @@ Tell = Callable[[int, int, str], None]
 def make_tokenizer(
     kind: str, size: int, sentences: Sequence[Words], words: str | Path | None = None
 ) -> Tokenizer:
-    """The word list in the file ``words``, or a word list, pieces or letters, at most ``size``, of the text."""
+    """The word list in the file ``words``, or a word list, pieces or letters of the text, ``size`` at most."""
     if words is not None:
         vocabulary = Vocabulary.from_file(words)
         check_covers(vocabulary, words, sentences)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from greenasr.data.text import Tokenizer, tokenizer_from_json
 from greenasr.roles import BitMap, Quantized
 from greenasr.runtime.pack import pack, unpack
-from greenasr.tasks.networks import NETWORKS, build
+from greenasr.tasks.networks import LANGUAGE_MODELS, NETWORKS, Kinds, build
+
+Units = TypeVar("Units")
+
+
+class Describable(Protocol):
+    """What stands around a network, as plain data: a tokenizer, or features and units."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that its reader takes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,12 @@ class Saved:
 def save(
     path: Path,
     model: nn.Module,
-    tokenizer: Tokenizer,
+    units: Describable,
     recipe: Mapping[str, Any],
     quantized: Mapping[str, Quantized] | None = None,
     bit_map: BitMap | None = None,
 ) -> int:
-    """Pack a model; returns the file's size in bytes."""
+    """Pack a model with what stands around it; returns the file's size in bytes."""
     name = next(name for name, (network, _) in NETWORKS.items() if isinstance(model, network))
     config = model.to_config()  # type: ignore[operator]
     return pack(
@@ -43,26 +53,38 @@ def save(
         model.state_dict(),
         dict(quantized or {}),
         bit_map,
-        tokenizer.to_json(),
+        units.to_json(),
         dict(recipe),
     )
 
 
 def load(path: str | Path) -> Saved:
     """Read a packed language model; ValueError when it is damaged or of another kind."""
+    cure = "give one that `greenasr train` or `greenasr compress` wrote"
+    return Saved(*opened(path, LANGUAGE_MODELS, tokenizer_from_json, "language model", cure))
+
+
+def opened(
+    path: str | Path, kinds: Kinds, read: Callable[[dict[str, Any]], Units], what: str, cure: str
+) -> tuple[Any, Units, BitMap | None, Mapping[str, Any]]:
+    """Network in evaluation mode, units, plan and recipe of a packed file; ``read`` makes units of JSON.
+
+    ValueError, which says that it is no ``what`` and its ``cure``, where the network is not of ``kinds``.
+    """
     packed, state = unpack(path)
     try:
+        if packed.model not in kinds:
+            raise ValueError(f"the network is a '{packed.model}'")
+        units = read(packed.tokenizer)
         model = build(packed.model, packed.config)
         model.load_state_dict(state)
-        tokenizer = tokenizer_from_json(packed.tokenizer)
         bit_map = BitMap.from_json(packed.bit_map) if packed.bit_map else None
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"{path}: a packed file, but no language model ({str(error).splitlines()[0]}): "
-            "give one that `greenasr train` or `greenasr compress` wrote"
+            f"{path}: a packed file, but no {what} ({str(error).splitlines()[0]}): {cure}"
         ) from error
     model.eval()
-    return Saved(model, tokenizer, bit_map, packed.recipe)
+    return model, units, bit_map, packed.recipe
 
 
 def span_weights(path: str | Path) -> dict[str, Tensor]:

@@ -109,7 +109,7 @@ def language_model(path: Path) -> Path:
 def test_a_language_model_is_refused_and_an_acoustic_one_is_no_language_model(tmp_path: Path) -> None:
     path = language_model(tmp_path / "lm.packed")
     with pytest.raises(
-        ValueError, match=r"lm\.packed: a packed file, but no acoustic model \(its units are not"
+        ValueError, match=r"lm\.packed: a packed file, but no acoustic model \(the network is a 'transformer'"
     ):
         load_acoustic(path)
     acoustic = tmp_path / "am.packed"
@@ -122,7 +122,7 @@ def test_another_network_with_units_is_refused(tmp_path: Path) -> None:
     model = TransformerLM(TransformerConfig(vocab=5, layers=1, dim=8, heads=2, hidden=8))
     path = tmp_path / "odd.packed"
     pack(path, "transformer", model.to_config(), model.state_dict(), {}, None, UNITS.to_json(), {})
-    with pytest.raises(ValueError, match=r"odd\.packed: .*the network is a transformer"):
+    with pytest.raises(ValueError, match=r"odd\.packed: .*the network is a 'transformer'"):
         load_acoustic(path)
 
 
