@@ -76,8 +76,8 @@ def costs(
                 )  # fmt: skip
         else:
             table = lm.measure_costs(
-                method, saved, task, clusters, wanted, step=step, n_batches=batches, tolerance=tolerance,
-                max_probes=max_probes, seed=seed, trained=models or None,
+                method, saved.model, task, clusters, wanted, step=step, n_batches=batches,
+                tolerance=tolerance, max_probes=max_probes, seed=seed, trained=models or None,
                 tell=lambda done, of, note: tell(method, done, of, note),
             )  # fmt: skip
     write_json(out, table.to_json())

@@ -13,8 +13,9 @@ from greenasr.pipeline import green, lm
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
 from greenasr.pipeline.hybrid import Place as HybridPlace
-from greenasr.pipeline.hybrid_recipe import HybridRecipe, is_hybrid, load_hybrid
+from greenasr.pipeline.hybrid_recipe import HybridRecipe, load_hybrid
 from greenasr.pipeline.recipe import load_recipe
+from greenasr.pipeline.speech_recipe import kind_of
 from greenasr.report import hybrid as hybrid_report
 from greenasr.report import language_models as report
 
@@ -41,7 +42,7 @@ def table(
     """
     lm.check_device(device)
     run = out_dir or Path("runs") / f"{recipe.parent.name}_{recipe.stem}"
-    if is_hybrid(recipe):
+    if kind_of(recipe) == "hybrid":
         return hybrid_table(load_hybrid(recipe), run, data, only, jobs, device, as_json)
     made = load_recipe(recipe)
     place = tables.Place(made, run, data, nbest, device)

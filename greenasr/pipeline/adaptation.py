@@ -24,7 +24,8 @@ from greenasr.decode.wfst import to_nbest
 from greenasr.models.lhuc import attach_lhuc_, detach_lhuc_
 from greenasr.pipeline import hybrid
 from greenasr.pipeline.acoustic_models import load_acoustic
-from greenasr.pipeline.hybrid import Place, Tell
+from greenasr.pipeline.hybrid import Place
+from greenasr.pipeline.place import Tell, errors_of
 from greenasr.score.errors import to_jsonl, wer
 from greenasr.score.significance import mapsswe
 
@@ -77,7 +78,7 @@ def adapt(
                 second[utt_id] = to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty)
             tell(done, len(by_speaker), f"{name}: speakers")
         lists = [second[entry.id] for entry in first]
-        errors = hybrid.errors(store, lists)
+        errors = errors_of(store, lists)
         write_nbest(out / f"{name}.nbest.jsonl", lists)
         write_atomic(out / f"{name}.errors.jsonl", to_jsonl(errors))
         with atomic(out / f"{name}.lhuc.pt") as temporary:
@@ -87,7 +88,7 @@ def adapt(
         found = mapsswe(refs, before, after)
         sets[name] = {
             "wer": wer(errors),
-            "wer_first_pass": wer(hybrid.errors(store, first)),
+            "wer_first_pass": wer(errors_of(store, first)),
             "p": found.p,
             "better": found.better,
             "speakers": len(by_speaker),

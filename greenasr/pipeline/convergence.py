@@ -1,10 +1,10 @@
 """How weights gather at the levels while ACosR trains: what the paper's Fig. 4 and WgtC columns show.
 
-    <row>/wgtc.jsonl   {"step", "of", "total", "layers": {parameter: share}}, a line every 1 / `LINES` of training
+    <row>/wgtc.jsonl   {"step", "of", "total", "layers": {parameter: share}}, about `LINES` lines
     <row>/levels.npz   edges (B + 1,), steps (K,), layers (L,), counts (K, L, B)
 
 WgtC is the share of weights within 1e-6 of a level (Nguyen et al. 2020, §5).  ``counts`` are of θ w, in
-which levels are whole numbers, for a few parameters at `MOMENTS` of training; beyond the edges nothing counts.
+which levels are whole numbers, for a few parameters at `MOMENTS` of training; outliers are not counted.
 A run that was killed writes again what it repeats, so both files are those of a run that was not.
 """
 

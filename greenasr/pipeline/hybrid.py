@@ -1,6 +1,6 @@
-"""The stages of a hybrid recogniser: corpus, features, alignment, graphs, network, words.
+"""The stages of a hybrid recogniser behind its features: alignment, graphs, network, words.
 
-    corpus ─▶ features ─▶ alignment ─▶ pdf map ─▶ LF-MMI training ─▶ packed file ─▶ n-best lists ─▶ errors
+    features ─▶ alignment ─▶ pdf map ─▶ LF-MMI training ─▶ packed file ─▶ n-best lists ─▶ errors
 
 Every part of the data (all training speakers, or all but one fold) has its own alignment, n-gram, networks.
 """
@@ -10,42 +10,22 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from greenasr.compress.fit import OnStep, Training, fit_
 from greenasr.compress.none import NoCompression
 from greenasr.compress.upkeep import Upkeep
-from greenasr.data.audio import samples
 from greenasr.data.augment import SpecAugment
-from greenasr.data.corpora import (
-    corpus_lexicon,
-    guess_kind,
-    load_cuts,
-    read_corpus,
-    save_cuts,
-    with_subsets,
-    words,
-)
-from greenasr.data.feature_store import FeatureStore, extract
-from greenasr.data.features import Features
 from greenasr.data.files import read_json, write_atomic, write_json
-from greenasr.data.ivectors import load_vectors
-from greenasr.data.lexicon import SPELLED, Lexicon, graphemes
 from greenasr.decode.alignment import read_alignments, write_alignments
-from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.chain_graphs import denominator_graph, numerator_graph
 from greenasr.decode.context import PdfMap
 from greenasr.decode.graph import DecodingGraph, cached_graph
-from greenasr.decode.kneser_ney import kneser_ney
-from greenasr.decode.nbest import NBest, write_nbest
+from greenasr.decode.nbest import write_nbest
 from greenasr.decode.phone_lm import PhoneLm, estimate
 from greenasr.decode.tune_scale import tune
 from greenasr.decode.wfst import Decoder, to_nbest
@@ -53,168 +33,15 @@ from greenasr.models.tdnnf import Tdnnf, semi_orthogonal_step_
 from greenasr.ops.lfmmi import Graph
 from greenasr.pipeline.acoustic_models import Units, load_acoustic, save_acoustic
 from greenasr.pipeline.hybrid_recipe import HybridRecipe
+from greenasr.pipeline.place import SpeechPlace, Tell, errors_of, noted, write_ngram
 from greenasr.roles import Compressor
-from greenasr.score.errors import Errors, count_errors, to_jsonl, wer
+from greenasr.score.errors import to_jsonl, wer
 from greenasr.tasks.chain import Chain, frame_targets, original
 from greenasr.tasks.flat_start import FlatStart, flat_start
 from greenasr.tasks.flat_start import Stage as Passes
 from greenasr.tasks.gmm_feats import Frontend
 
-Tell = Callable[[int, int, str], None]
-ALL = "all"
-FOLD_SEED = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """Where recognisers are made: the recipe, its run folder, the user's corpus."""
-
-    recipe: HybridRecipe
-    run: Path
-    data: Path | None = None
-    device: str = "cpu"
-    jobs: int = 1
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """All training speakers, and all but each fold."""
-        return (ALL, *(f"fold{k}" for k in range(self.recipe.corpus.folds)))
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Splits of the corpus by name, as found in its folder."""
-        return tuple(read_json(self.run / "corpus" / "splits.json"))
-
-    @property
-    def tests(self) -> tuple[str, ...]:
-        """The test sets."""
-        corpus = self.recipe.corpus
-        return corpus.tests or tuple(s for s in self.splits if s not in (corpus.train, corpus.dev))
-
-    def store(self, split: str) -> FeatureStore:
-        """The features of a split."""
-        return FeatureStore.open(read_json(self.run / "features" / "folders.json")[split])
-
-    def store_of(self, part: str, name: str) -> FeatureStore:
-        """The features that hold a set of a part: its own, or for a fold those of the training split."""
-        return self.store(name if part == ALL else self.recipe.corpus.train)
-
-    @cached_property
-    def lexicon(self) -> Lexicon:
-        """The corpus's lexicon."""
-        return Lexicon.from_json(read_json(self.run / "corpus" / "lexicon.json"))
-
-    def ivectors(self, part: str, name: str) -> dict[str, NDArray[np.float32]] | None:
-        """A part's i-vectors of a set by utterance, (D,) each; None where the recipe has none."""
-        if not self.recipe.features.ivectors:
-            return None
-        return load_vectors(self.run / part / "ivectors" / f"{name}.npz")
-
-    def fold(self, part: str) -> frozenset[str]:
-        """Speakers that a part does not train on: every n-th of them in an order by `FOLD_SEED`."""
-        if part == ALL:
-            return frozenset()
-        store = self.store(self.recipe.corpus.train)
-        pairs = zip(store.ids, store.speakers, strict=True)
-        speakers = sorted({speaker for utt_id, speaker in pairs if original(utt_id)[1] == 1.0})
-        random.Random(FOLD_SEED).shuffle(speakers)
-        return frozenset(speakers[int(part.removeprefix("fold")) :: self.recipe.corpus.folds])
-
-    def training_ids(self, part: str) -> list[str]:
-        """Utterances that a part trains on, copies at other speeds included."""
-        store, held = self.store(self.recipe.corpus.train), self.fold(part)
-        rows = zip(store.ids, store.speakers, strict=True)
-        return [utt_id for utt_id, speaker in rows if original(speaker)[0] not in held]
-
-    def test_ids(self, part: str) -> dict[str, list[str]]:
-        """Utterances of each test set of a part: the corpus's own sets, or the fold held out."""
-        if part == ALL:
-            return {name: list(self.store(name).ids) for name in self.tests}
-        store, held = self.store(self.recipe.corpus.train), self.fold(part)
-        rows = zip(store.ids, store.speakers, strict=True)
-        return {part: [utt_id for utt_id, speaker in rows if speaker in held]}
-
-    def transcripts(self, part: str) -> list[list[str]]:
-        """The words of every utterance that a part trains on, each said once."""
-        store = self.store(self.recipe.corpus.train)
-        ids = [utt_id for utt_id in self.training_ids(part) if original(utt_id)[1] == 1.0]
-        return [store.texts[store.place[utt_id]].split() for utt_id in ids]
-
-    def decoded_sets(self, part: str) -> list[str]:
-        """The test sets of a part, and the split dev where rescoring is tuned on it."""
-        corpus, names = self.recipe.corpus, list(self.test_ids(part))
-        tunes = self.recipe.lm.rows and not corpus.folds and corpus.dev not in names
-        return [*names, corpus.dev] if tunes else names
-
-
-def make_corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Cuts of every split, and the lexicon with what it lacks."""
-    corpus = place.recipe.corpus
-    if not corpus.source:
-        from greenasr.data.generated import generate_speech
-
-        utterances = corpus.utterances or min(500, max(10, round(500 * corpus.hours)))
-        generate_speech(
-            folder, corpus.hours, corpus.seeds[0], max(1, place.jobs), tell, utterances, corpus.domain
-        )
-        names = [path.name.removesuffix(".cuts.jsonl.gz") for path in sorted(folder.glob("*.cuts.jsonl.gz"))]
-        write_json(folder / "splits.json", names)
-        return {"splits": names}
-    if place.data is None:
-        raise ValueError(f"'{place.recipe.title}' is made from {corpus.source}: give its folder with --data.")
-    arpa = place.recipe.decode.arpa
-    if arpa and not (place.data / arpa).is_file():
-        raise ValueError(f"{place.data / arpa}: no such file, which [decode] arpa names.")
-    kind = corpus.kind or guess_kind(place.data / corpus.source)
-    found = read_corpus(place.data / corpus.source, kind, progress=_noted(tell, "headers"))
-    found = with_subsets(found, corpus.tests)
-    if corpus.train not in found:
-        raise ValueError(
-            f"{place.data / corpus.source}: no split '{corpus.train}', found {', '.join(found)}."
-        )
-    wanted = {corpus.train, corpus.dev, *corpus.tests} if corpus.tests else set(found)
-    if lacking := set(corpus.tests) - set(found):
-        raise ValueError(
-            f"{place.data / corpus.source}: no test set '{min(lacking)}', found {', '.join(found)}."
-        )
-    found = {split: cuts for split, cuts in found.items() if split in wanted}
-    for split, cuts in found.items():
-        save_cuts(folder / f"{split}.cuts.jsonl.gz", cuts)
-    counts = Counter(word for cut in found[corpus.train] for word in words(cut))
-    lexicon = None
-    if corpus.lexicon:
-        lexicon = corpus_lexicon(place.data / corpus.lexicon, kind, stress=corpus.stress)
-    missing = lexicon.missing(counts.elements()) if lexicon else []
-    if lexicon is None or corpus.grapheme and missing:
-        spelled = graphemes([word for word, _ in missing], SPELLED) if lexicon else graphemes(counts)
-        lexicon = lexicon.extended(spelled) if lexicon else spelled
-    elif missing:
-        word, near = missing[0]
-        raise ValueError(
-            f"{place.data / corpus.lexicon}: {len(missing)} words of the training text lack a pronunciation, "
-            f"the first is '{word}' (near '{near}'): add them, or set grapheme = true to spell them."
-        )
-    write_json(folder / "lexicon.json", lexicon.to_json())
-    write_json(folder / "splits.json", list(found))
-    hours = {split: sum(cut.duration for cut in cuts) / 3600 for split, cuts in found.items()}
-    return {"splits": list(found), "hours": hours, "words": len(lexicon.words)}
-
-
-def make_features(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Features of every split; copies at other speeds of the training split alone."""
-    settings = place.recipe.features
-    features = Features(settings.kind, settings.bins, settings.cmvn)  # type: ignore[arg-type]
-    folders, frames = {}, {}
-    for split in place.splits:
-        cuts = load_cuts(place.run / "corpus" / f"{split}.cuts.jsonl.gz")
-        speeds = place.recipe.corpus.speeds if split == place.recipe.corpus.train else (1.0,)
-        store = extract(
-            cuts, folder / split, features, samples, speeds=speeds, jobs=place.jobs,
-            progress=_noted(tell, f"features of {split}"),
-        )  # fmt: skip
-        folders[split], frames[split] = str(store.folder), int(store.frames.sum())
-    write_json(folder / "folders.json", folders)
-    return {"frames": frames}
+Place = SpeechPlace[HybridRecipe]
 
 
 def align(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
@@ -248,10 +75,7 @@ def align(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
 
 def make_ngram(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """The n-gram of a part's transcripts, or the recipe's own, and its decoding graph."""
-    settings = place.recipe.decode
-    given = place.data / settings.arpa if place.data and settings.arpa else None
-    lm = read_arpa(given) if given else kneser_ney(place.transcripts(part), settings.order).lm
-    write_arpa(lm, folder / "lm.arpa.gz")
+    lm = write_ngram(place, part, folder)
     graph = decoding_graph(place, part, folder)
     return {"order": lm.order, "states": graph.meta["states"], "arcs": graph.meta["arcs"]}
 
@@ -357,7 +181,7 @@ def listening(place: Place, part: str, name: str) -> Chain:
 def tune_decoding(place: Place, part: str, path: Path, name: str, tell: Tell) -> dict[str, Any]:
     """Acoustic scale and word penalty for the network in a packed file on a set of the part."""
     task = listening(place, part, name)
-    logits = task.logits(load_acoustic(path).model, name, _noted(tell, f"{name}: network"))
+    logits = task.logits(load_acoustic(path).model, name, noted(tell, f"{name}: network"))
     store = task.stores[name]
     refs = [store.texts[store.place[utt_id]].split() for utt_id in logits]
     tell(0, 1, f"{name}: search")
@@ -387,7 +211,7 @@ def decode(
         task = listening(place, part, name)
         store, ids = task.stores[name], task.ids[name]
         began = time.process_time()
-        logits = task.logits(saved.model, name, _noted(tell, f"{name}: network"))
+        logits = task.logits(saved.model, name, noted(tell, f"{name}: network"))
         network = time.process_time() - began
         began = time.process_time()
         best = [decoder.best(each) for each in logits.values()]
@@ -404,7 +228,7 @@ def decode(
         write_nbest(out / f"{name}.nbest.jsonl", lists)
         write_json(out / f"{name}.times.json", times)
         frames = sum(store.frames[store.place[utt_id]] for utt_id in ids)
-        found = errors(store, lists)
+        found = errors_of(store, lists)
         write_atomic(out / f"{name}.errors.jsonl", to_jsonl(found))
         sets[name] = {
             "wer": wer(found),
@@ -430,18 +254,6 @@ def describe(path: Path) -> dict[str, Any]:
         "plan": None if plan is None else dict(plan.bits),
         "bottlenecks": list(saved.model.config.bottlenecks),
     }
-
-
-def errors(store: FeatureStore, lists: Sequence[NBest]) -> list[Errors]:
-    """Errors of every list's best hypothesis, with its speaker."""
-    return [
-        count_errors(e.id, (e.ref or "").split(), e.hyps[0].split(), store.speakers[store.place[e.id]])
-        for e in lists
-    ]
-
-
-def _noted(tell: Tell, note: str) -> Callable[[int, int], None]:
-    return lambda done, of: tell(done, of, note)
 
 
 _EMPTY = torch.zeros(0, dtype=torch.int64)

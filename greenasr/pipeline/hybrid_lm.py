@@ -32,9 +32,9 @@ from greenasr.decode.arpa import read_arpa
 from greenasr.decode.nbest import read_nbest, write_nbest
 from greenasr.decode.ngram import NGram
 from greenasr.models.dropout import set_dropout_
-from greenasr.pipeline import hybrid, lm
-from greenasr.pipeline.hybrid import Place, Tell
+from greenasr.pipeline import lm
 from greenasr.pipeline.models import Saved, load
+from greenasr.pipeline.place import AnyPlace, Tell, errors_of
 from greenasr.pipeline.plans import read_costs
 from greenasr.pipeline.rescoring import scorer
 from greenasr.pipeline.run import Stage
@@ -44,7 +44,7 @@ MODELS = {"float": "full precision", "low": "low-bit"}  # folders of the two lan
 PASSES = {"words": "rescored", "lhuc": "lhuc-rescored"}  # lists -> the stage that rescores them
 
 
-def stages_of_part(place: Place, part: str) -> list[Stage]:
+def stages_of_part(place: AnyPlace, part: str) -> list[Stage]:
     """Both language models of a part; none where nothing is rescored.
 
     Raises ValueError for a text that is not there.
@@ -64,7 +64,7 @@ def stages_of_part(place: Place, part: str) -> list[Stage]:
     ]
 
 
-def stages_of_seed(place: Place, part: str, seed: int, tuned_on: tuple[str, str]) -> list[Stage]:
+def stages_of_seed(place: AnyPlace, part: str, seed: int, tuned_on: tuple[str, str]) -> list[Stage]:
     """Weights and rescored lists; ``tuned_on`` is the part and set of the lists that weights are tuned on."""
     settings, home = place.recipe.lm, f"{part}/seed{seed}"
     if not settings.rows:
@@ -75,13 +75,13 @@ def stages_of_seed(place: Place, part: str, seed: int, tuned_on: tuple[str, str]
     made = [Stage(weights, (f"{other}/lm/float", lists_of_other), partial(_tune, place, other, seed, name))]
     for row in settings.rows:
         for lists, stage in PASSES.items():
-            if lists == "words" or row in place.recipe.lhuc.rows:
+            if lists == "words" or row in place.recipe.adapted:
                 needs = (weights, f"{part}/lm/float", f"{part}/lm/low", f"{home}/{row}/{lists}")
                 made.append(Stage(f"{home}/{row}/{stage}", needs, partial(_rescore, place, part, lists)))
     return made
 
 
-def sentences(place: Place, part: str) -> list[list[str]]:
+def sentences(place: AnyPlace, part: str) -> list[list[str]]:
     """The text of a part's language models: its training transcripts, and the recipe's further files."""
     text = [words for words in place.transcripts(part) if words]
     for name in place.recipe.lm.text:
@@ -92,7 +92,7 @@ def sentences(place: Place, part: str) -> list[list[str]]:
     return text
 
 
-def _train(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
+def _train(place: AnyPlace, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
     settings, text = place.recipe.lm, sentences(place, part)
     tokenizer = lm.make_tokenizer(settings.tokenizer, settings.vocab, text)
     task = lm.make_task(tokenizer, settings.task, {"train": text})
@@ -103,7 +103,7 @@ def _train(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
     return _describe(place, part, path, folder)
 
 
-def _compress(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
+def _compress(place: AnyPlace, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """Costs, plan and training onto it; a killed run keeps the costs that it has."""
     settings, teacher = place.recipe.lm, folder.parent / "float" / "model.packed"
     compress, saved = settings.compress, load(teacher)
@@ -111,7 +111,7 @@ def _compress(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, An
     costs_file = folder / "costs.json"
     if not costs_file.exists():
         costs = lm.measure_costs(
-            settings.plan, saved, task, make_clusters(saved.model, compress.by, compress.bands),
+            settings.plan, saved.model, task, make_clusters(saved.model, compress.by, compress.bands),
             compress.widths, step=compress.step, n_batches=compress.cost_batches,
             tolerance=compress.cost_tolerance, max_probes=compress.max_probes, tell=tell,
         )  # fmt: skip
@@ -132,7 +132,7 @@ def _compress(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, An
     return _describe(place, part, path, folder)
 
 
-def _describe(place: Place, part: str, path: Path, folder: Path) -> dict[str, Any]:
+def _describe(place: AnyPlace, part: str, path: Path, folder: Path) -> dict[str, Any]:
     """Size, plan, perplexity of the part's test transcripts, beside that of its n-gram, and seconds."""
     saved, refs = load(path), []
     for name, ids in place.test_ids(part).items():
@@ -147,7 +147,7 @@ def _describe(place: Place, part: str, path: Path, folder: Path) -> dict[str, An
     }
 
 
-def _ngram(place: Place, part: str) -> NGram:
+def _ngram(place: AnyPlace, part: str) -> NGram:
     """The n-gram of a part's decoding graph."""
     return read_arpa(place.run / part / "ngram" / "lm.arpa.gz")
 
@@ -157,19 +157,20 @@ def _known(saved: Saved) -> Vocabulary | None:
     return saved.tokenizer if isinstance(saved.tokenizer, Vocabulary) else None
 
 
-def _tune(place: Place, other: str, seed: int, name: str, folder: Path, tell: Tell) -> dict[str, Any]:
+def _tune(place: AnyPlace, other: str, seed: int, name: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """Weights of the fewest errors on all lists of a set of the part ``other``, by that part's models."""
     lists = read_nbest(place.run / other / f"seed{seed}" / "float" / "words" / f"{name}.nbest.jsonl")
     saved = load(place.run / other / "lm" / "float" / "model.packed")
     found = rescore.run(
         lists, _ngram(place, other), scorer(lm.task_of(saved, {}), saved, tell, name), _known(saved),
-        dev=lambda _: True, need_heldout=False, in_first=("ngram",), seed=seed,
+        dev=lambda _: True, need_heldout=False, seed=seed,
+        in_first=("ngram",) if place.recipe.ngram_in_first_pass else (),
         tell=lambda what, done, of: tell(done, of, f"{name}: {what}"),
     )  # fmt: skip
     return {"tuned_on": [other, name], **found.to_json()}
 
 
-def _rescore(place: Place, part: str, lists: str, folder: Path, tell: Tell) -> dict[str, Any]:
+def _rescore(place: AnyPlace, part: str, lists: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """All utterances of a part's test sets in the order of both models; errors and WER of each."""
     weights = read_json(folder.parent.parent / "lm-weights" / "result.json")["weights"]
     ngram, result = _ngram(place, part), {}
@@ -179,7 +180,7 @@ def _rescore(place: Place, part: str, lists: str, folder: Path, tell: Tell) -> d
         for name in place.test_ids(part):
             first = read_nbest(folder.parent / lists / f"{name}.nbest.jsonl")
             found = rescore.run(first, ngram, scorer(task, saved, tell, name), _known(saved), weights=weights)
-            errors = hybrid.errors(place.store_of(part, name), found.nbest)
+            errors = errors_of(place.store_of(part, name), found.nbest)
             write_nbest(folder / model / f"{name}.nbest.jsonl", found.nbest)
             write_atomic(folder / model / f"{name}.errors.jsonl", to_jsonl(errors))
             changed = sum(a.hyps[0] != b.hyps[0] for a, b in zip(first, found.nbest, strict=True))

@@ -30,7 +30,7 @@ from greenasr.decode.interpolate import em_weights, interpolate
 from greenasr.decode.ngram import NGram
 from greenasr.pipeline.models import Saved, load, save
 from greenasr.pipeline.recipe import Windows
-from greenasr.roles import BitMap, Cluster, CostTable
+from greenasr.roles import BitMap, Cluster, CostTable, Task
 from greenasr.score import perplexity as score
 from greenasr.tasks.language_model import LanguageModel
 from greenasr.tasks.networks import build
@@ -42,7 +42,7 @@ Tell = Callable[[int, int, str], None]
 def make_tokenizer(
     kind: str, size: int, sentences: Sequence[Words], words: str | Path | None = None
 ) -> Tokenizer:
-    """The word list in the file ``words``, or a word list, pieces or letters of the text, ``size`` at most."""
+    """The word list in the file ``words``, or words, pieces or letters of the text, ``size`` at most."""
     if words is not None:
         vocabulary = Vocabulary.from_file(words)
         check_covers(vocabulary, words, sentences)
@@ -147,8 +147,8 @@ def compress_onto(
 
 def measure_costs(
     method: str,
-    saved: Saved,
-    task: LanguageModel,
+    model: nn.Module,
+    task: Task,
     clusters: tuple[Cluster, ...],
     widths: Sequence[int],
     *,
@@ -160,17 +160,17 @@ def measure_costs(
     trained: Trained | None = None,
     tell: Tell = lambda done, of, note: None,
 ) -> CostTable:
-    """Hessian or KL costs of every cluster and width on ``n_batches`` of the training text."""
+    """Hessian or KL costs of every cluster and width on ``n_batches`` of the training split."""
     batches = list(islice(task.batches("train", seed=seed + 1), n_batches))
     if method == "kl":
         return kl_costs(
-            saved.model, task, batches, clusters, widths, step=step, trained=trained,
+            model, task, batches, clusters, widths, step=step, trained=trained,
             progress=lambda n: tell(n, len(batches), "batches"),
         )  # fmt: skip
     if method != "hessian":
         raise ValueError(f"costs by '{method}': choose hessian, kl or search.")
     return hessian_costs(
-        saved.model, task, batches, clusters, widths,
+        model, task, batches, clusters, widths,
         generator=torch.Generator().manual_seed(seed), step=step, trained=trained, tolerance=tolerance,
         max_probes=max_probes,
         progress=lambda n, error: tell(n, max_probes, f"standard error {100 * error:.1f} %"),

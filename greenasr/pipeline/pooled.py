@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from greenasr.decode.nbest import read_nbest
-from greenasr.pipeline.hybrid import Place
+from greenasr.pipeline.place import AnyPlace
 from greenasr.score.errors import Errors, paired_ci95, read_errors, wer
 from greenasr.score.significance import mapsswe
 
 Runs = Mapping[tuple[str, int], Mapping[str, Any]]  # (part, seed) -> result with its test ``sets``
 
 
-def pooled_errors(place: Place, lists: str, seed: int, runs: Runs) -> list[Errors]:
+def pooled_errors(place: AnyPlace, lists: str, seed: int, runs: Runs) -> list[Errors]:
     """Errors of all test sets of all parts of one seed; ``lists`` is their folder within a seed's."""
     found: list[Errors] = []
     for part, other in runs:
@@ -27,7 +27,7 @@ def pooled_errors(place: Place, lists: str, seed: int, runs: Runs) -> list[Error
     return found
 
 
-def compare(place: Place, a: str, b: str, runs: Runs) -> dict[str, Any] | None:
+def compare(place: AnyPlace, a: str, b: str, runs: Runs) -> dict[str, Any] | None:
     """Lists in folder ``b`` against those in ``a`` on runs that have both; None without a run.
 
     MAPSSWE of each seed, the pooled difference in points and its interval; ``mark`` is ``*`` where b is

@@ -17,7 +17,8 @@ import torch
 
 from greenasr.data.ivector_training import train_ivectors
 from greenasr.data.ivectors import IVectorSettings, save_vectors, vectors_of
-from greenasr.pipeline.hybrid import ALL, Place, Tell
+from greenasr.pipeline.hybrid import Place
+from greenasr.pipeline.place import ALL, Tell
 
 MOST = 5_000  # utterances whose statistics are held at once in training
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from greenasr.pipeline.hybrid import ALL, Place
 from greenasr.pipeline.hybrid_lm import MODELS, PASSES
+from greenasr.pipeline.place import ALL, AnyPlace
 from greenasr.pipeline.pooled import Runs, compare, pooled_errors
 from greenasr.score.errors import wer
 
@@ -48,7 +48,7 @@ class System:
         """Where its lists lie, within a seed's folder."""
         return f"{self.stage}/{self.model}" if self.model else self.stage
 
-    def runs(self, place: Place, results: Results) -> Runs:
+    def runs(self, place: AnyPlace, results: Results) -> Runs:
         """(part, seed) -> its ``sets`` and ``bytes``, of the runs that are finished."""
         found = {}
         for part in place.parts:
@@ -63,7 +63,7 @@ class System:
         return found
 
 
-def systems(place: Place, results: Results) -> list[dict[str, Any]]:
+def systems(place: AnyPlace, results: Results) -> list[dict[str, Any]]:
     """Table 3's finished lines in the recipe's order of rows; none where nothing is rescored or adapted.
 
     ``sets`` are the corpus's own test sets, ``pooled`` is [mean, deviation, seeds] over the words of all
@@ -74,7 +74,7 @@ def systems(place: Place, results: Results) -> list[dict[str, Any]]:
     full = System("float", model="float" if recipe.lm.rows else None)
     reference = full.runs(place, results)
     lines = []
-    for row in [row.name for row in recipe.rows if row.name in {*recipe.lm.rows, *recipe.lhuc.rows}]:
+    for row in [row.name for row in recipe.rows if row.name in {*recipe.lm.rows, *recipe.adapted}]:
         for lists in PASSES:
             for model in (None, *MODELS):
                 system = System(row, lists, model)
@@ -84,7 +84,7 @@ def systems(place: Place, results: Results) -> list[dict[str, Any]]:
 
 
 def _line(
-    place: Place, results: Results, system: System, runs: Runs, full: System, reference: Runs
+    place: AnyPlace, results: Results, system: System, runs: Runs, full: System, reference: Runs
 ) -> dict[str, Any]:
     """One system's figures."""
     pooled = [wer(pooled_errors(place, system.folder, s, runs)) for s in sorted({s for _, s in runs})]
@@ -130,7 +130,7 @@ def _line(
     }
 
 
-def _compare(place: Place, a: System, b: System, runs_a: Runs, runs_b: Runs) -> dict[str, Any] | None:
+def _compare(place: AnyPlace, a: System, b: System, runs_a: Runs, runs_b: Runs) -> dict[str, Any] | None:
     """System b against system a on the runs that both have."""
     both = {key: run for key, run in runs_b.items() if key in runs_a}
     return compare(place, a.folder, b.folder, both)

@@ -233,7 +233,7 @@ def _costs(place: Place, method: str, folder: Path, tell: Tell) -> dict[str, Any
     saved = load(place.run / "float" / "model.packed")
     task = lm.task_of(saved, {"train": place.sentences("train")})
     costs = lm.measure_costs(
-        method, saved, task, clusters_of(place, saved.model), compress.widths, step=compress.step,
+        method, saved.model, task, clusters_of(place, saved.model), compress.widths, step=compress.step,
         n_batches=compress.cost_batches, tolerance=compress.cost_tolerance, max_probes=compress.max_probes,
         tell=tell,
     )  # fmt: skip

@@ -16,8 +16,9 @@ from greenasr.data.files import read_json
 from greenasr.decode.nbest import read_nbest
 from greenasr.pipeline import green, hybrid
 from greenasr.pipeline.acoustic_models import load_acoustic
-from greenasr.pipeline.hybrid import ALL, Place
+from greenasr.pipeline.hybrid import Place
 from greenasr.pipeline.hybrid_recipe import load_hybrid
+from greenasr.pipeline.place import ALL
 from greenasr.pipeline.run import finished, needed
 from greenasr.score.errors import count_errors, read_errors, wer
 

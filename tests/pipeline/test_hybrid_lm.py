@@ -20,9 +20,10 @@ from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.decode.nbest import NBest, read_nbest, write_nbest
 from greenasr.pipeline import hybrid, hybrid_lm, lm
-from greenasr.pipeline.hybrid import ALL, Place
+from greenasr.pipeline.hybrid import Place
 from greenasr.pipeline.hybrid_recipe import HybridRecipe, load_hybrid
 from greenasr.pipeline.models import load
+from greenasr.pipeline.place import ALL
 from greenasr.pipeline.run import Stage, run_stages
 from greenasr.pipeline.systems import System, systems
 from greenasr.score.errors import read_errors, to_jsonl, wer

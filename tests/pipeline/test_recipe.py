@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from greenasr.pipeline.hybrid_recipe import Corpus, load_hybrid
+from greenasr.pipeline.hybrid_recipe import load_hybrid
 from greenasr.pipeline.recipe import Row, load_recipe
+from greenasr.pipeline.speech_recipe import Corpus
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
 SMALLEST = """
