@@ -19,11 +19,11 @@ from greenasr.decode import rescore
 from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.decode.nbest import NBest, read_nbest, write_nbest
-from greenasr.pipeline import hybrid, hybrid_lm, lm
+from greenasr.pipeline import hybrid_lm, lm
 from greenasr.pipeline.hybrid import Place
 from greenasr.pipeline.hybrid_recipe import HybridRecipe, load_hybrid
 from greenasr.pipeline.models import load
-from greenasr.pipeline.place import ALL
+from greenasr.pipeline.place import ALL, errors_of
 from greenasr.pipeline.run import Stage, run_stages
 from greenasr.pipeline.systems import System, systems
 from greenasr.score.errors import read_errors, to_jsonl, wer
@@ -131,7 +131,7 @@ def recognised(place: Place, part: str, row: str, folder: Path, tell: Any, extra
         store = place.store_of(part, name)
         lists = [heard(i, store.texts[store.place[i]], draw) for i in ids if not i.startswith("sp")]
         write_nbest(folder / f"{name}.nbest.jsonl", lists)
-        errors = hybrid.errors(store, lists)
+        errors = errors_of(store, lists)
         write_atomic(folder / f"{name}.errors.jsonl", to_jsonl(errors))
         sets[name] = {"wer": wer(errors)}
     return {"sets": sets, **(extra or {})}
