@@ -43,7 +43,7 @@ def header(path: str | Path) -> Header:
     """Read and check a file's header.
 
     FileNotFoundError where there is none; ValueError for an empty file, one that is no sound, one shorter
-    than its header says (wav and SPHERE; other formats show it in reading), and one without a sample.
+    than its header says (wav, aiff and SPHERE; other formats show it in reading), and one without a sample.
     """
     size = os.stat(path).st_size
     if not size:
@@ -65,7 +65,7 @@ def header(path: str | Path) -> Header:
 
 
 def _check_whole(path: str | Path, start: bytes, size: int) -> None:
-    """Compare the length that a wav or SPHERE header states with the file's."""
+    """Compare the length that a wav, aiff or SPHERE header states with the file's."""
     if start.startswith(b"NIST_1A"):
         fields = dict((words[0], words[2]) for line in start.split(b"\n") if len(words := line.split()) == 3)
         if b"shorten" in fields.get(b"sample_coding", b""):
@@ -87,6 +87,8 @@ def _check_whole(path: str | Path, start: bytes, size: int) -> None:
                 states = 0 if length >= UNKNOWN else at + length
                 break
             at += length + length % 2
+    elif start.startswith(b"FORM") and start[8:12] in (b"AIFF", b"AIFC"):
+        states = 8 + struct.unpack_from(">I", start, 4)[0]
     else:
         return
     if size < states:

@@ -124,7 +124,7 @@ def is_voiced(level: Levels, past: Levels) -> Bools:
     unheard = HISTORY - 1 - len(before)
     low = _windows(np.concatenate([np.full(unheard, FLOOR), before, level])).min(1)
     high = _windows(np.concatenate([np.full(unheard, SILENT), before, level])).max(1)
-    found: Bools = (level > SILENT) & (high - low >= RISE) & (level >= low + SHARE * (high - low))
+    found: Bools = (high - low >= RISE) & (level >= low + SHARE * (high - low))
     return found
 
 

@@ -78,6 +78,14 @@ def test_a_wav_cut_short_is_refused_by_its_header(sound: Tone) -> None:
         header(path)
 
 
+def test_an_aiff_cut_short_is_refused_by_its_header(sound: Tone) -> None:
+    path = sound("a.aiff", 440)
+    assert header(path).frames == 16_000
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(ValueError, match=r"a.aiff: cut short: 20,000 bytes, its header promises 32,0\d\d"):
+        header(path)
+
+
 def test_a_wav_from_a_pipe_whose_length_nobody_knew_is_read(sound: Tone) -> None:
     path = sound("a.wav", 440)
     data = bytearray(path.read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -123,6 +124,15 @@ def test_an_utterance_is_handed_on_when_its_pause_is_over_and_no_later(hum: Hum)
     assert taken / RATE == 1.5
 
 
+def test_quiet_of_any_length_is_not_kept() -> None:
+    block = np.zeros(RATE, np.float32)
+    tracemalloc.start()
+    assert list(utterances((block for _ in range(300)), RATE)) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * block.nbytes
+
+
 def test_levels_equal_the_obvious_loop() -> None:
     sound = np.random.default_rng(0).standard_normal(5_000).astype(np.float32)
     size = level_size(RATE)
@@ -142,7 +152,7 @@ def test_thresholds_equal_the_obvious_loop() -> None:
         low, high = min(window), max(window)
         if t + 1 < HISTORY:
             low = min(low, FLOOR)
-        slow.append(bool(each > SILENT and high - low >= RISE and each >= low + SHARE * (high - low)))
+        slow.append(bool(high - low >= RISE and each >= low + SHARE * (high - low)))
     assert is_voiced(level, np.zeros(0)).tolist() == slow
     assert is_voiced(level[900:], level[:900]).tolist() == slow[900:]
     assert is_voiced(level[900:], level[300:900]).tolist() == slow[900:]

@@ -39,6 +39,10 @@ def test_files_that_cannot_be_used_are_named(sound: Sound, tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:-40_000])
     with pytest.raises(ValueError, match=r"a.flac: (cannot be read behind|ends after) .* again"):
         check_sound(path)
+    path = sound("a.mp3", 440, seconds=3)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"a.mp3: ends after [\d,]+ samples, its header promises 48,000; "):
+        check_sound(path)
     samples = np.zeros(32_000, np.float32)
     samples[20_000] = np.inf
     soundfile.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
