@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from greenasr.cli.progress import bars, out
-from greenasr.pipeline import green, lm
+from greenasr.pipeline import green, lm, transducer
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
 from greenasr.pipeline.hybrid import Place as HybridPlace
 from greenasr.pipeline.hybrid_recipe import HybridRecipe, load_hybrid
 from greenasr.pipeline.recipe import load_recipe
 from greenasr.pipeline.speech_recipe import kind_of
+from greenasr.pipeline.transducer import Place as TransducerPlace
+from greenasr.pipeline.transducer_recipe import TransducerRecipe, load_transducers
+from greenasr.pipeline.transducer_table import table as transducer_figures
+from greenasr.pipeline.transducer_table import write as write_transducers
 from greenasr.report import hybrid as hybrid_report
 from greenasr.report import language_models as report
 
@@ -42,8 +47,12 @@ def table(
     """
     lm.check_device(device)
     run = out_dir or Path("runs") / f"{recipe.parent.name}_{recipe.stem}"
-    if kind_of(recipe) == "hybrid":
+    if (kind := kind_of(recipe)) == "hybrid":
         return hybrid_table(load_hybrid(recipe), run, data, only, jobs, device, as_json)
+    if kind == "transducer":
+        return transducer_table(load_transducers(recipe), run, data, only, jobs, device, as_json)
+    if kind:
+        raise ValueError(f"{recipe}: kind is '{kind}': choose hybrid or transducer, or none for LMs.")
     made = load_recipe(recipe)
     place = tables.Place(made, run, data, nbest, device)
     stages = tables.stages(place)
@@ -70,17 +79,36 @@ def hybrid_table(
 ) -> None:
     """GREEN's tables: a recipe of kind "hybrid"."""
     place = HybridPlace(made, run, data, device, jobs)
-    stages = green.stages(place)
+    _speech_table(place, green.stages(place), green.table, hybrid_report.write, only, as_json)
+
+
+def transducer_table(
+    made: TransducerRecipe, run: Path, data: Path | None, only: str, jobs: int, device: str, as_json: bool
+) -> None:
+    """ACosR's tables: a recipe of kind "transducer"."""
+    place = TransducerPlace(made, run, data, device, jobs)
+    _speech_table(place, transducer.stages(place), transducer_figures, write_transducers, only, as_json)
+
+
+def _speech_table(
+    place: Any,
+    stages: Sequence[running.Stage],
+    table_of: Callable[[Any, Mapping[str, Mapping[str, Any]]], dict[str, Any]],
+    write: Callable[[Mapping[str, Any], Path], None],
+    only: str,
+    as_json: bool,
+) -> None:
+    """Run what is asked for, write the tables of all that is finished, print them."""
+    run = place.run
     chosen = running.needed(stages, only.split(",")) if only else stages
-    with running.claimed(run, made.to_json()), bars() as tell:
-        results = running.run_stages(chosen, run, tell, jobs)
+    with running.claimed(run, place.recipe.to_json()), bars() as tell:
+        results = running.run_stages(chosen, run, tell, place.jobs)
         results = {**running.finished(stages, run), **results}
-        value = green.table(place, results)
-        hybrid_report.write(value, run)
+        value = table_of(place, results)
+        write(value, run)
     if as_json:
         print(json.dumps(value))
     else:
         out.print((run / "table.md").read_text(), markup=False, highlight=False, soft_wrap=True)
-        out.print(
-            f"the page of it: {run / 'report.html'}; table.md and table.json beside it", highlight=False
-        )
+        page = f"the page of it: {run / 'report.html'}; " if (run / "report.html").exists() else ""
+        out.print(f"{page}table.md and table.json are in {run}", highlight=False)

@@ -31,6 +31,7 @@ from greenasr.decode.tune_scale import tune
 from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.models.tdnnf import Tdnnf, semi_orthogonal_step_
 from greenasr.ops.lfmmi import Graph
+from greenasr.pipeline import lm
 from greenasr.pipeline.acoustic_models import Units, load_acoustic, save_acoustic
 from greenasr.pipeline.hybrid_recipe import HybridRecipe
 from greenasr.pipeline.place import SpeechPlace, Tell, errors_of, noted, write_ngram
@@ -246,14 +247,7 @@ def decode(
 def describe(path: Path) -> dict[str, Any]:
     """Sizes and plan of the network in a packed file."""
     saved = load_acoustic(path)
-    plan = saved.bit_map
-    return {
-        "bytes": path.stat().st_size,
-        "parameters": sum(p.numel() for p in saved.model.parameters()),
-        "bits": 32 if plan is None else plan.average_bits,
-        "plan": None if plan is None else dict(plan.bits),
-        "bottlenecks": list(saved.model.config.bottlenecks),
-    }
+    return {**lm.describe(path, saved), "bottlenecks": list(saved.model.config.bottlenecks)}
 
 
 _EMPTY = torch.zeros(0, dtype=torch.int64)

@@ -16,6 +16,7 @@ Xu et al. 2021, arXiv 2112.11438.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -152,18 +153,27 @@ def _ngram(place: AnyPlace, part: str) -> NGram:
     return read_arpa(place.run / part / "ngram" / "lm.arpa.gz")
 
 
-def _known(saved: Saved) -> Vocabulary | None:
+def _known(saved: Saved | None) -> Vocabulary | None:
     """Words that the model knows; None, hence those of the n-gram, where every word has pieces."""
-    return saved.tokenizer if isinstance(saved.tokenizer, Vocabulary) else None
+    return saved.tokenizer if saved is not None and isinstance(saved.tokenizer, Vocabulary) else None
 
 
 def _tune(place: AnyPlace, other: str, seed: int, name: str, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Weights of the fewest errors on all lists of a set of the part ``other``, by that part's models."""
-    lists = read_nbest(place.run / other / f"seed{seed}" / "float" / "words" / f"{name}.nbest.jsonl")
     saved = load(place.run / other / "lm" / "float" / "model.packed")
+    return tuned_weights(place, other, seed, name, saved, tell)
+
+
+def tuned_weights(
+    place: AnyPlace, other: str, seed: int, name: str, saved: Saved | None, tell: Tell
+) -> dict[str, Any]:
+    """Weights of the fewest errors on all lists of a set of the part ``other``, by that part's models.
+
+    Without a language model ``saved`` they are those of the n-gram alone.
+    """
+    lists = read_nbest(place.run / other / f"seed{seed}" / "float" / "words" / f"{name}.nbest.jsonl")
+    score = None if saved is None else scorer(lm.task_of(saved, {}), saved, tell, name)
     found = rescore.run(
-        lists, _ngram(place, other), scorer(lm.task_of(saved, {}), saved, tell, name), _known(saved),
-        dev=lambda _: True, need_heldout=False, seed=seed,
+        lists, _ngram(place, other), score, _known(saved), dev=lambda _: True, need_heldout=False, seed=seed,
         in_first=("ngram",) if place.recipe.ngram_in_first_pass else (),
         tell=lambda what, done, of: tell(done, of, f"{name}: {what}"),
     )  # fmt: skip
@@ -173,18 +183,34 @@ def _tune(place: AnyPlace, other: str, seed: int, name: str, folder: Path, tell:
 def _rescore(place: AnyPlace, part: str, lists: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """All utterances of a part's test sets in the order of both models; errors and WER of each."""
     weights = read_json(folder.parent.parent / "lm-weights" / "result.json")["weights"]
-    ngram, result = _ngram(place, part), {}
-    for model in MODELS:
-        saved, sets, seconds = load(place.run / part / "lm" / model / "model.packed"), {}, 0.0
-        task = lm.task_of(saved, {})
-        for name in place.test_ids(part):
-            first = read_nbest(folder.parent / lists / f"{name}.nbest.jsonl")
-            found = rescore.run(first, ngram, scorer(task, saved, tell, name), _known(saved), weights=weights)
-            errors = errors_of(place.store_of(part, name), found.nbest)
-            write_nbest(folder / model / f"{name}.nbest.jsonl", found.nbest)
-            write_atomic(folder / model / f"{name}.errors.jsonl", to_jsonl(errors))
-            changed = sum(a.hyps[0] != b.hyps[0] for a, b in zip(first, found.nbest, strict=True))
-            sets[name] = {"wer": wer(errors), "changed": changed}
-            seconds += found.seconds["lm"]
-        result[model] = {"sets": sets, "seconds": seconds}
-    return result
+    return {
+        model: reordered(
+            place, part, folder.parent / lists, folder / model, weights,
+            load(place.run / part / "lm" / model / "model.packed"), tell,
+        )
+        for model in MODELS
+    }  # fmt: skip
+
+
+def reordered(
+    place: AnyPlace,
+    part: str,
+    lists: Path,
+    out: Path,
+    weights: Mapping[str, float],
+    saved: Saved | None,
+    tell: Tell,
+) -> dict[str, Any]:
+    """All utterances of a part's test sets by ``weights``, from the folder ``lists`` into ``out``."""
+    ngram, sets, seconds = _ngram(place, part), {}, 0.0
+    for name in place.test_ids(part):
+        first = read_nbest(lists / f"{name}.nbest.jsonl")
+        score = None if saved is None else scorer(lm.task_of(saved, {}), saved, tell, name)
+        found = rescore.run(first, ngram, score, _known(saved), weights=weights)
+        errors = errors_of(place.store_of(part, name), found.nbest)
+        write_nbest(out / f"{name}.nbest.jsonl", found.nbest)
+        write_atomic(out / f"{name}.errors.jsonl", to_jsonl(errors))
+        changed = sum(a.hyps[0] != b.hyps[0] for a, b in zip(first, found.nbest, strict=True))
+        sets[name] = {"wer": wer(errors), "changed": changed}
+        seconds += found.seconds.get("lm", 0.0)
+    return {"sets": sets, "seconds": seconds}

@@ -28,7 +28,7 @@ from greenasr.data.files import write_json
 from greenasr.data.text import Tokenizer, Vocabulary, WordPieces, Words, check_covers, stream
 from greenasr.decode.interpolate import em_weights, interpolate
 from greenasr.decode.ngram import NGram
-from greenasr.pipeline.models import Saved, load, save
+from greenasr.pipeline.models import Opened, Saved, load, save
 from greenasr.pipeline.recipe import Windows
 from greenasr.roles import BitMap, Cluster, CostTable, Task
 from greenasr.score import perplexity as score
@@ -226,7 +226,7 @@ def measure(
     return result | describe(path, saved)
 
 
-def describe(path: Path, saved: Saved) -> dict[str, Any]:
+def describe(path: Path, saved: Opened) -> dict[str, Any]:
     """Size and plan of the model in a packed file."""
     plan = saved.bit_map
     return {

@@ -25,6 +25,20 @@ class Describable(Protocol):
         ...
 
 
+class Opened(Protocol):
+    """What every packed network gives."""
+
+    @property
+    def model(self) -> nn.Module:
+        """In evaluation mode."""
+        ...
+
+    @property
+    def bit_map(self) -> BitMap | None:
+        """Its plan; None in full precision."""
+        ...
+
+
 @dataclass(frozen=True)
 class Saved:
     """A model read from its file, with everything that it needs."""

@@ -1,0 +1,171 @@
+"""A recipe of transducers: everything that ACosR's tables depend on, read from one TOML file.
+
+[corpus] speech   [features] what networks see   [labels] letters or pieces   [model] RNN-T   [task] batches
+[train] the float model   [compress] as for LMs   [decode] search, n-gram   [lm] rescoring   [[row]] a line
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from greenasr.compress.fit import Training
+from greenasr.decode.transducer_beam import BeamSearch
+from greenasr.pipeline.recipe import Compress, Row
+from greenasr.pipeline.speech_recipe import (
+    Corpus,
+    FeatureSettings,
+    LmSettings,
+    check_rows,
+    load_speech,
+    plain,
+)
+from greenasr.tasks.networks import configure
+
+LABELS = ("letters", "pieces", "words")
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """What the network says: "letters", "pieces" of words, or "words", at most ``size`` of them."""
+
+    kind: str = "pieces"
+    size: int = 500
+
+    def __post_init__(self) -> None:
+        """Refuse kinds that no tokenizer has."""
+        if self.kind not in LABELS:
+            raise ValueError(f"[labels] kind is '{self.kind}': choose {', '.join(LABELS)}.")
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """Frames of a batch, and masks as in `SpecAugment`.
+
+    Utterances with more than ``max_symbols`` labels for every encoder frame are not trained on.
+    """
+
+    frames: int = 10_000
+    max_symbols: int = 5
+    freq_masks: int = 1
+    freq_width: int = 6
+    time_masks: int = 1
+    time_width: int = 15
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """See `BeamSearch`; ``nbest`` is the length of lists.
+
+    With ``order`` above 0 lists are also rescored by an n-gram of the training transcripts, or the one in the
+    file ``arpa``, relative to ``--data``; its weight is tuned with the float row on the split dev, or where
+    there are folds on another part's fold.
+    """
+
+    beam: int = 8
+    nbest: int = 8
+    max_symbols: int = 5
+    prune: float = 10.0
+    ilm_scale: float = 0.0
+    order: int = 0
+    arpa: str = ""
+
+    def search(self) -> BeamSearch:
+        """The search; ValueError for one that finds nothing."""
+        return BeamSearch(self.beam, self.nbest, self.max_symbols, self.prune, self.ilm_scale)
+
+
+@dataclass(frozen=True)
+class TransducerRow(Row):
+    """A line: as for language models.
+
+    ``published`` is ACosR to the letter of its paper: one table of spacing 2^(1 - bits) for all weights, the
+    regularizer in the loss with α = 0.005, and a float forward pass; see `compress.acosr` for ours.
+    """
+
+    published: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what the paper's form does not have."""
+        super().__post_init__()
+        if self.published and (self.method != "acosr" or self.bits < 2):
+            raise ValueError("published = true is for rows of method 'acosr' of 2 bits and more.")
+
+    @property
+    def name(self) -> str:
+        """The folder of the row."""
+        return f"{super().name}-published" if self.published else super().name
+
+
+@dataclass(frozen=True)
+class TransducerRecipe:
+    """One set of tables."""
+
+    title: str
+    corpus: Corpus
+    features: FeatureSettings
+    labels: LabelSettings
+    model: Mapping[str, Any]
+    task: TaskSettings
+    train: Training
+    compress: Compress
+    decode: DecodeSettings
+    rows: tuple[TransducerRow, ...]
+    lm: LmSettings = LmSettings()
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """No row is adapted to speakers."""
+        return ()
+
+    @property
+    def lists_are_tuned(self) -> bool:
+        """Where rows are rescored, by whatever."""
+        return self.decode.order > 0 or bool(self.lm.rows)
+
+    @property
+    def ngram_in_first_pass(self) -> bool:
+        """The search knows no words."""
+        return False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, to be kept beside the results."""
+        return plain(self)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "corpus": Corpus,
+    "features": FeatureSettings,
+    "labels": LabelSettings,
+    "task": TaskSettings,
+    "train": Training,
+    "compress": Compress,
+    "decode": DecodeSettings,
+}
+
+
+def load_transducers(path: str | Path) -> TransducerRecipe:
+    """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or odd."""
+    return load_speech(path, TransducerRecipe, TransducerRow, SECTIONS, _check)
+
+
+def _check(recipe: TransducerRecipe) -> None:
+    """Refuse what would fail late."""
+    configure("rnnt", {**recipe.model, "feat_dim": recipe.features.bins, "vocab": 2})
+    recipe.decode.search()
+    if recipe.features.ivectors:
+        raise ValueError("[features] ivectors: transducers read none, leave them out.")
+    if recipe.decode.order not in range(6) or (recipe.lm.rows and not recipe.decode.order):
+        raise ValueError(
+            f"[decode] order is {recipe.decode.order}: choose 1 to 5, or 0 for no n-gram without [lm] rows."
+        )
+    if recipe.compress.teach or any(row.teach for row in recipe.rows):
+        raise ValueError("teach is for language models: leave it out.")
+    check_rows(
+        recipe,
+        "method 'float'",
+        {"lm": recipe.lm.rows},
+        lambda row: [r for r in recipe.rows if (r.method, r.start) == ("admm", row.start)],
+    )
