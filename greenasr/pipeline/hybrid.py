@@ -28,7 +28,7 @@ from greenasr.decode.graph import DecodingGraph, cached_graph
 from greenasr.decode.nbest import write_nbest
 from greenasr.decode.phone_lm import PhoneLm, estimate
 from greenasr.decode.tune_scale import tune
-from greenasr.decode.wfst import Decoder, to_nbest
+from greenasr.decode.wfst import Decoder, Hypothesis, to_nbest
 from greenasr.models.tdnnf import Tdnnf, semi_orthogonal_step_
 from greenasr.ops.lfmmi import Graph
 from greenasr.pipeline import lm
@@ -215,7 +215,7 @@ def decode(
         logits = task.logits(saved.model, name, noted(tell, f"{name}: network"))
         network = time.process_time() - began
         began = time.process_time()
-        best = [decoder.best(each) for each in logits.values()]
+        best = [_best(decoder, each, f"{path}: {name}, '{utt_id}'") for utt_id, each in logits.items()]
         search = time.process_time() - began
         began = time.process_time()
         lists, times = [], {}
@@ -242,6 +242,14 @@ def decode(
         "sets": {name: found for name, found in sets.items() if name in tests},
         "others": {name: found for name, found in sets.items() if name not in tests},
     }
+
+
+def _best(decoder: Decoder, logits: torch.Tensor, what: str) -> Hypothesis:
+    """The best path; ValueError says ``what`` could not be decoded."""
+    try:
+        return decoder.best(logits)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
 
 
 def describe(path: Path) -> dict[str, Any]:
