@@ -244,7 +244,7 @@ def decode(
     }
 
 
-def _best(decoder: Decoder, logits: torch.Tensor, what: str) -> Hypothesis:
+def _best(decoder: Decoder, logits: Any, what: str) -> Hypothesis:
     """The best path; ValueError says ``what`` could not be decoded."""
     try:
         return decoder.best(logits)
