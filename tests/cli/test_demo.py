@@ -13,7 +13,7 @@ from greenasr.cli.demo import demo_recipe
 from greenasr.data.files import read_json
 from greenasr.pipeline.hybrid_recipe import HybridRecipe
 
-KEPT = ("float", "compact", "none-4", "hessian-4", "kl-8")
+KEPT = ("float", "compact", "none-4", "hessian-4", "kl-4")
 
 
 def tiny(hours: float, seed: int) -> HybridRecipe:
@@ -37,7 +37,7 @@ def test_the_recipe_is_in_the_package_with_the_rows_of_the_tables() -> None:
     made = demo_recipe(0.5, 7)
     names = [row.name for row in made.rows]
     assert {"float", "compact", "none-4", "bp-4", "acosr-4", "bp-2", "hessian-4", "kl-4"} <= set(names)
-    assert {"hessian-8", "kl-8"} <= set(names)
+    assert {"hessian-8"} <= set(names)
     assert (made.corpus.source, made.corpus.hours, made.corpus.seeds) == ("", 0.5, (7,))
 
 
