@@ -33,8 +33,7 @@ from torch import Tensor, nn
 
 from greenasr.compress import attach
 from greenasr.compress.bp import StraightThrough
-from greenasr.ops.bits import largest_code
-from greenasr.ops.periodic import absolute_cosine
+from greenasr.compress.levels import AbsoluteCosines, hold_, pull_, tables, wgtc
 from greenasr.roles import BitMap, Quantized
 
 
@@ -53,53 +52,14 @@ class Table(nn.Module):
         """Nothing is kept."""
 
 
-def tables(grid: attach.Grid, weight: Tensor) -> list[tuple[Tensor, Tensor, int]]:
-    """Every span's weights, a view on which its step broadcasts; its step; its bits."""
-    flat, out = weight.view(len(weight), -1), []
-    for i, (start, stop, quantizer) in enumerate(grid.spans):
-        step, rows = grid.get_buffer(f"step_{i}"), flat[start:stop]
-        out.append((rows.view(*step.shape[:2], -1) if step.dim() == 3 else rows, step, quantizer.bits))
-    return out
-
-
-def pull_(weight: Tensor, step: Tensor, bits: int, kappa: float) -> None:
-    """One step of the regularizer alone: w -= κ s / π sin(π r), with s the spacing of the levels, in place.
-
-    r is the offset from the nearest level of the table in units of s, held to ±1/2 beyond its ends; a
-    ``step`` of 0 pulls nothing.
-    """
-    spacing, level = spacing_and_level(weight, step, bits)
-    tiny = torch.finfo(weight.dtype).tiny
-    r = (weight - level).div_(spacing.clamp(min=tiny)).clamp_(-0.5, 0.5)
-    weight.sub_(r.mul_(math.pi).sin_().mul_(spacing).mul_(kappa / math.pi))
-
-
-def spacing_and_level(weight: Tensor, step: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The distance between levels, shaped as ``step``, and every weight's nearest level."""
-    if bits == 1:
-        return 2 * step, torch.where(weight < 0, -step, step)
-    q = largest_code(bits)
-    tiny = torch.finfo(weight.dtype).tiny
-    return step, (weight / step.clamp(min=tiny)).round_().clamp_(-q, q).mul_(step)
-
-
-def wgtc(weight: Tensor, step: Tensor, bits: int, tolerance: float = 1e-6) -> float:
-    """WgtC of ACosR §5: the share of weights less than ``tolerance`` from a level of their table.
-
-    >>> wgtc(torch.tensor([[0.5, -0.5, 0.2, 0.0]]), torch.tensor(0.5), bits=2)
-    0.75
-    """
-    _, level = spacing_and_level(weight.detach(), step, bits)
-    return float(((weight.detach() - level).abs() < tolerance).double().mean())
-
-
 @dataclass
 class Acosr:
     """ACosR onto the tables of a bit map; ``converged`` is WgtC, measured every so many steps and at the end.
 
     ``theta`` gives all spans one step, 1 / θ, as in the paper.  ``coupled`` adds the regularizer to the
-    loss, with the paper's ``alpha``; otherwise ``begin`` and ``end`` are κ at both ends of training.  The
-    paper's own setting is ``Acosr(bit_map, theta=2.0**7, coupled=True, straight_through=False)``.
+    loss, with the paper's ``alpha``, which grows from 0 over the share ``ramp`` of training; otherwise
+    ``begin`` and ``end`` are κ at both ends of training.  The paper's own setting is
+    ``Acosr(bit_map, theta=2.0**7, coupled=True, straight_through=False)``.
     """
 
     bit_map: BitMap
@@ -109,6 +69,7 @@ class Acosr:
     straight_through: bool = True
     begin: float = 1e-5
     end: float = 1.0
+    ramp: float = 0.0
     freeze: float = 0.5
     every: int = 100
     converged: float = field(default=math.nan, init=False)
@@ -127,6 +88,8 @@ class Acosr:
             raise ValueError(
                 f"begin and end must satisfy 0 < begin <= end <= 1, got {self.begin:g} and {self.end:g}."
             )
+        if not 0 <= self.ramp <= 1:
+            raise ValueError(f"ramp is a share of training and must be 0 to 1, got {self.ramp:g}.")
         if self.alpha <= 0:
             raise ValueError(
                 f"alpha must be positive, got {self.alpha:g}: a negative one repels from the levels."
@@ -134,10 +97,9 @@ class Acosr:
 
     def prepare_(self, model: nn.Module) -> None:
         """Attach the tables to every site of every weight."""
-        self._grids = attach.make_grids(model, self.bit_map)
-        if self.theta is not None:
-            for step in (buffer for grid in self._grids.values() for buffer in grid.buffers()):
-                step.fill_(1 / self.theta)
+        self._grids = attach.make_grids(model, self.bit_map, None if self.theta is None else 1 / self.theta)
+        for grid in self._grids.values() if self.ramp else ():
+            grid.register_buffer("progress", torch.zeros((), dtype=torch.float64))
         self._weights = {name: p for name, p in model.named_parameters() if name in self._grids}
         kind = StraightThrough if self.straight_through else Table
         self._sites = {name: kind(grid) for name, grid in self._grids.items()}
@@ -147,13 +109,12 @@ class Acosr:
         """Eq. 5 and 6 when coupled: -α Σ |cos(π θ w)| over all weights."""
         if not self.coupled:
             return 0.0
-        total: Tensor | float = 0.0
-        for name, grid in self._grids.items():
-            for rows, step, bits in tables(grid, self._weights[name]):
-                shift, spacing = (step, 2 * step) if bits == 1 else (torch.zeros_like(step), step)
-                theta = torch.where(spacing > 0, 1 / spacing, 0)
-                total = total - self.alpha * absolute_cosine(rows - shift, theta).sum()
-        return total
+        strength = self.alpha
+        if self.ramp:
+            progress = float(next(iter(self._grids.values())).get_buffer("progress"))
+            strength *= min(1.0, progress / self.ramp)
+        sums = [AbsoluteCosines.apply(self._weights[name], grid) for name, grid in self._grids.items()]
+        return -strength * torch.stack(sums).sum()
 
     @torch.no_grad()
     def after_step_(self, model: nn.Module, progress: float) -> Mapping[str, float]:
@@ -163,12 +124,14 @@ class Acosr:
             weight = self._weights[name]
             if self.theta is None and progress < self.freeze:
                 grid.refit_(weight)
+            hold = self.theta is not None or progress >= self.freeze
             for rows, step, bits in tables(grid, weight):
-                if self.theta is not None or progress >= self.freeze:
-                    edge = largest_code(bits) * step
-                    rows.copy_(torch.minimum(torch.maximum(rows, -edge), edge))
                 if not self.coupled:
-                    pull_(rows, step, bits, kappa)
+                    pull_(rows, step, bits, kappa, hold)
+                elif hold:
+                    hold_(rows, step, bits)
+            if self.ramp:
+                grid.get_buffer("progress").fill_(progress)
             self._sites[name].forget_()
         self._steps += 1
         if self._steps % self.every == 0 or progress == 1:

@@ -70,18 +70,22 @@ def replaced(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
 class Grid(nn.Module):
     """The tables of one parameter: the widths of its spans and, as buffers, their steps.
 
-    ``project`` gives the nearest point on the tables as they stand; ``refit_`` moves the steps.
+    ``project`` gives the nearest point on the tables as they stand; ``refit_`` moves the steps.  They begin
+    as fitted to the weight, or all of them as ``even``.
     """
 
-    def __init__(self, weight: Tensor, spans: list[tuple[int, int, int]], step: str):
+    def __init__(
+        self, weight: Tensor, spans: list[tuple[int, int, int]], step: str, even: float | None = None
+    ):
         super().__init__()
         self.spans = [(start, stop, Uniform(bits, step)) for start, stop, bits in sorted(spans)]
         covered = [(start, stop) for start, stop, _ in self.spans]
         if [0, *(b for _, b in covered)] != [*(a for a, _ in covered), len(weight)]:
             raise ValueError(f"spans {covered} do not cover the {len(weight)} rows of a weight exactly once.")
         for i, (start, stop, quantizer) in enumerate(self.spans):
-            fitted = quantizer.project(weight.detach().flatten(1)[start:stop].float())
-            self.register_buffer(f"step_{i}", fitted.step)
+            rows = weight.detach().flatten(1)[start:stop].float()
+            fitted = quantizer.project(rows).step if even is None else quantizer.even(rows, even)
+            self.register_buffer(f"step_{i}", fitted)
 
     def quantized(self, weight: Tensor) -> list[Quantized]:
         """Codes and steps of every span."""
@@ -102,14 +106,14 @@ class Grid(nn.Module):
             step.copy_(quantizer.project(flat[start:stop], step).step)
 
 
-def make_grids(model: nn.Module, bit_map: BitMap) -> dict[str, Grid]:
-    """The tables of every parameter that the bit map names."""
+def make_grids(model: nn.Module, bit_map: BitMap, even: float | None = None) -> dict[str, Grid]:
+    """The tables of every parameter that the bit map names, with fitted steps or ``even`` ones."""
     parameters = dict(model.named_parameters())
     spans: dict[str, list[tuple[int, int, int]]] = {}
     for cluster in bit_map.clusters:
         for span in cluster.spans:
             spans.setdefault(span.name, []).append((span.start, span.stop, bit_map.bits[cluster.name]))
-    return {name: Grid(parameters[name], parts, bit_map.step) for name, parts in spans.items()}
+    return {name: Grid(parameters[name], parts, bit_map.step, even) for name, parts in spans.items()}
 
 
 def settle_(model: nn.Module, grids: Mapping[str, Grid]) -> dict[str, Quantized]:

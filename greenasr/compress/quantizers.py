@@ -56,6 +56,15 @@ class Uniform:
         codes = grid.codes(rows, flat, self.bits).view(weight.shape)
         return Quantized(codes, flat.view(self._step_shape(weight)))
 
+    def even(self, weight: Tensor, step: float) -> Tensor:
+        """One value for all steps, in the shape that `project` gives them.
+
+        >>> import torch
+        >>> Uniform(bits=4, steps="row").even(torch.zeros(2, 3), 0.5).tolist()
+        [[0.5], [0.5]]
+        """
+        return weight.new_full(self._step_shape(weight), step)
+
     def _rows(self, weight: Tensor) -> Tensor:
         if self.steps == "cluster":
             return weight.reshape(1, -1)

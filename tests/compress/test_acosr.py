@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from greenasr.compress.acosr import Acosr, pull_, wgtc
+from greenasr.compress.acosr import Acosr
+from greenasr.compress.attach import Grid
 from greenasr.compress.clusters import make_clusters
 from greenasr.compress.fit import Training, fit_
+from greenasr.compress.levels import BLOCK, AbsoluteCosines, hold_, pull_, tables, wgtc
 from greenasr.compress.quantizers import Uniform
 from greenasr.ops.periodic import absolute_cosine
 from greenasr.roles import BitMap
@@ -175,9 +177,109 @@ def test_rows_of_zeros_stay_finite_in_both_forms() -> None:
     [
         ({"theta": 0.0}, "theta is 1 / the spacing of the levels and must be positive, got 0"),
         ({"begin": 0.5, "end": 0.1}, "begin and end must satisfy 0 < begin <= end <= 1, got 0.5 and 0.1"),
+        ({"ramp": 2.0}, "ramp is a share of training and must be 0 to 1, got 2"),
         ({"alpha": -1.0}, "alpha must be positive, got -1"),
     ],
 )
 def test_settings_that_repel_are_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Acosr(plan(layer(), 2), **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 8])
+@pytest.mark.parametrize("steps", ["cluster", "row", "group:4"])
+def test_the_coupled_slope_is_autograds_and_the_limit_of_differences(bits: int, steps: str) -> None:
+    weight = (0.3 * torch.randn(6, 8, dtype=torch.float64)).requires_grad_()
+    grid = Grid(weight, [(0, 2, bits), (2, 6, 4)], steps).double()
+    (ours,) = torch.autograd.grad(-0.7 * AbsoluteCosines.apply(weight, grid), weight)
+
+    def printed(w: Tensor) -> Tensor:
+        """Eq. 6 table by table, the cosine shifted by a step for ±step alone."""
+        total = torch.zeros((), dtype=torch.float64)
+        for rows, step, b in tables(grid, w):
+            shift, spacing = (step, 2 * step) if b == 1 else (0 * step, step)
+            total = total + (math.pi * (rows - shift) / spacing).cos().abs().sum()
+        return -0.7 * total
+
+    (autograds,) = torch.autograd.grad(printed(weight), weight)
+    torch.testing.assert_close(ours, autograds)
+    value = -0.7 * AbsoluteCosines.apply(weight, grid)
+    torch.testing.assert_close(value, printed(weight))
+    h = 1e-6
+    for i in range(0, 48, 7):
+        nudge = torch.zeros(48, dtype=torch.float64)
+        nudge[i] = h
+        with torch.no_grad():
+            ahead, behind = (printed(weight + sign * nudge.view(6, 8)) for sign in (1, -1))
+        assert float((ahead - behind) / (2 * h)) == pytest.approx(float(ours.flatten()[i]), abs=1e-4)
+
+
+def test_a_large_weight_is_worked_on_in_blocks_with_the_figures_of_the_whole() -> None:
+    whole = 0.1 * torch.randn(700, 1000)
+    assert whole.numel() > 2 * BLOCK
+    step = torch.tensor(2.0**-7)
+    r = whole / step - (whole / step).round()
+    by_hand = whole - 0.3 * step / math.pi * (math.pi * r).sin()
+    pulled, converged = whole.clone(), whole.clone()
+    pull_(pulled, step, 8, 0.3)
+    torch.testing.assert_close(pulled, by_hand, rtol=0, atol=1e-6)
+    converged[:, ::4] = (whole / step).round()[:, ::4] * step
+    assert wgtc(converged, step, 8) == pytest.approx(0.25, abs=1e-3)
+    rows = step.expand(700, 1).contiguous()
+    assert wgtc(converged, rows, 8) == wgtc(converged, step, 8)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 8])
+def test_weights_are_held_to_the_outermost_levels(bits: int) -> None:
+    weight, step = torch.randn(6, 8), torch.full((6, 1), 0.2)
+    edge = 0.2 * max(1, 2 ** (bits - 1) - 1)
+    held, pulled, apart = weight.clone(), weight.clone(), weight.clone()
+    hold_(held, step, bits)
+    assert torch.equal(held, weight.clamp(-edge, edge))
+    pull_(pulled, step, bits, 0.5, hold=True)
+    hold_(apart, step, bits)
+    pull_(apart, step, bits, 0.5)
+    assert torch.equal(pulled, apart) and pulled.abs().max() <= edge
+
+
+@pytest.mark.parametrize("theta", [None, 2.0**5])
+def test_it_trains_onto_a_mixed_bit_map_with_a_theta_a_cluster(theta: float | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 6, bias=False))
+    with torch.no_grad():
+        model[1].weight *= 0.3
+    clusters = make_clusters(model)
+    mixed = BitMap(clusters, {"0.weight": 4, "1.weight": 8})
+    acosr = Acosr(mixed, theta=theta)
+    quantized = fit_(model, Teacher(), acosr, Training(epochs=30, lr=0.01, weight_decay=0.0))
+    four, eight = quantized["0.weight[0:8]"], quantized["1.weight[0:6]"]
+    assert acosr.converged > 0.9
+    assert four.codes.abs().max() <= 7 < eight.codes.abs().max() <= 127
+    assert (float(four.step) == float(eight.step)) == (theta is not None)
+    for linear, q in zip(model, (four, eight), strict=True):
+        torch.testing.assert_close(linear.weight.detach(), q.dequantize())
+    shares = acosr.shares_converged()
+    assert {name: n for name, (n, _) in shares.items()} == {"0.weight": 64, "1.weight": 48}
+
+
+def penalty(acosr: Acosr, model: nn.Module) -> float:
+    return float(torch.as_tensor(acosr.penalty(model)).detach())
+
+
+def test_alpha_grows_from_nothing_over_its_ramp_and_goes_on_after_a_stop() -> None:
+    model = layer()
+    acosr = Acosr(plan(model, 6), theta=32.0, coupled=True, straight_through=False, ramp=0.5)
+    acosr.prepare_(model)
+    full = Acosr(plan(layer(), 6), theta=32.0, coupled=True, straight_through=False)
+    full.prepare_(other := layer())
+    other.load_state_dict(model.state_dict(), strict=False)
+    found = [penalty(acosr, model)]
+    for progress in (0.25, 0.5, 1.0):
+        acosr.after_step_(model, progress)
+        found.append(penalty(acosr, model) / penalty(full, other))
+    assert found == [0.0, pytest.approx(0.5), pytest.approx(1.0), pytest.approx(1.0)]
+    again = Acosr(plan(resumed := layer(), 6), theta=32.0, coupled=True, straight_through=False, ramp=0.5)
+    again.prepare_(resumed)
+    acosr.after_step_(model, 0.25)
+    resumed.load_state_dict(model.state_dict())
+    assert penalty(again, resumed) == penalty(acosr, model)

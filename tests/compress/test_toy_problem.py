@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from greenasr.compress.acosr import pull_
+from greenasr.compress.levels import pull_
 from greenasr.ops.periodic import absolute_cosine
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "toy_problem.py"
