@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,49 @@ nbest = 3
 """
 
 
+TRANSDUCERS = """
+kind = "transducer"
+title = "Miniature"
+[corpus]
+source = "manifest.tsv"
+tests = ["test"]
+speeds = [0.9, 1.0]
+[features]
+bins = 20
+cmvn = "running"
+[labels]
+kind = "words"
+size = 20
+[model]
+encoder_layers = 1
+encoder_dim = 32
+predictor_layers = 1
+predictor_dim = 16
+embedding_dim = 8
+joint_dim = 32
+dropout = 0.0
+[task]
+frames = 400
+time_width = 3
+freq_width = 2
+[train]
+epochs = 20
+lr = 2e-2
+leg = 40
+[compress]
+widths = [2, 4, 8]
+epochs = 2
+lr = 2e-3
+cost_batches = 1
+max_probes = 4
+cost_frames = 300
+[decode]
+beam = 3
+nbest = 3
+order = 2
+"""
+
+
 def speak(words: Sequence[str], pitch: float = 1.0, seed: int = 0, rate: int = RATE) -> NDArray[np.float32]:
     """Samples of words in `WORDS`: 90 to 130 ms a phone, quiet between words and around them, (n,)."""
     draw = np.random.default_rng(seed)
@@ -115,10 +159,13 @@ Recipe = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def write_recipe() -> Recipe:
-    """``write_recipe(folder, rows, (what, becomes), …)``: recipe.toml with some of `RECIPE` replaced."""
+    """``write_recipe(folder, rows, (what, becomes), …)``: recipe.toml with some of `RECIPE` replaced.
 
-    def write(folder: Path, rows: str, *changes: tuple[str, str]) -> Path:
-        text = RECIPE
+    With ``kind="transducer"`` it is `TRANSDUCERS` instead.
+    """
+
+    def write(folder: Path, rows: str, *changes: tuple[str, str], kind: str = "hybrid") -> Path:
+        text = RECIPE if kind == "hybrid" else TRANSDUCERS
         for what, becomes in changes:
             assert text.count(what) == 1, what
             text = text.replace(what, becomes)
@@ -133,3 +180,22 @@ def write_recipe() -> Recipe:
 def say() -> Callable[..., NDArray[np.float32]]:
     """`speak`, for corpora of other layouts."""
     return speak
+
+
+ROWS = (
+    *(("float", 32, ""), ("acosr", 8, ""), ("acosr", 6, "published = true"), ("none", 6, "")),
+    *(("kl", 4.0, ""), ("hessian", 4.0, 'fit = "acosr"')),
+)
+
+
+@pytest.fixture(scope="session")
+def transduced(
+    tmp_path_factory: pytest.TempPathFactory, corpus: Path, write_recipe: Recipe, greenasr: Callable[..., Any]
+) -> Path:
+    """The run folder of a table of transducers, with every kind of row, that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("transduced")
+    rows = "".join(f'[[row]]\nmethod = "{method}"\nbits = {bits}\n{more}\n' for method, bits, more in ROWS)
+    recipe = write_recipe(folder, rows, kind="transducer")
+    called = greenasr("table", recipe, "--data", corpus, "--out", folder / "run")
+    assert called.code == 0, called.err
+    return folder / "run"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from greenasr.pipeline.hybrid_recipe import load_hybrid
 from greenasr.pipeline.recipe import Row, load_recipe
 from greenasr.pipeline.speech_recipe import Corpus
+from greenasr.pipeline.transducer_recipe import load_transducers
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
 SMALLEST = """
@@ -29,8 +32,9 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_recipe_that_we_ship_can_be_read(path: Path) -> None:
-    hybrid = 'kind = "hybrid"' in path.read_text()
-    rows = load_hybrid(path).rows if hybrid else load_recipe(path).rows
+    loaders = {"hybrid": load_hybrid, "transducer": load_transducers}
+    kind = tomllib.loads(path.read_text()).get("kind", "")
+    rows: Sequence[Row] = loaders[kind](path).rows if kind else load_recipe(path).rows
     assert rows[0].method == "float" and len({row.name for row in rows}) == len(rows) > 3
 
 
