@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 # Colours of Okabe and Ito, which readers with colour-blindness tell apart; one marker each as well.
 METHODS = {
@@ -21,6 +27,8 @@ METHODS = {
 OTHER = ("#666666", "h")
 GREY = "#777777"
 SAMPLES = np.linspace(0, 1, 24)
+NICE = {"x": (1, 2, 5), "y": (1, 1.5, 2, 3, 5, 7)}  # where a log axis has its figures
+WIDE = 5.0  # inches: as wide as a phone can show without making the letters small
 
 
 def style(name: str) -> tuple[str, str]:
@@ -33,6 +41,33 @@ def clean(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
+
+
+def log_axis(axes: Axes, axis: str, *span: float) -> None:
+    """A log axis, "x" or "y", over ``span`` with plain figures."""
+    limits, which = (min(span), max(span)), getattr(axes, f"{axis}axis")
+    getattr(axes, f"set_{axis}scale")("log")
+    getattr(axes, f"set_{axis}lim")(*limits)
+    which.set_major_locator(FixedLocator([n * 10.0**e for e in range(-4, 5) for n in NICE[axis]]))
+    which.set_minor_locator(NullLocator())
+    which.set_major_formatter(FuncFormatter(lambda found, _: f"{found:g}"))
+
+
+def svg(figure: Figure, words: str) -> str:
+    """A figure as an SVG element that says ``words`` to who cannot see it; nothing in it points outside it.
+
+    Ids are those of ``words``: figures of one page need different ones.
+    """
+    none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": words, "text.parse_math": False}):
+        figure.savefig(buffer, format="svg", metadata=none, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text)  # a page in HTML needs no namespaces
+    prefix = re.sub(r"\W+", "-", words)
+    text = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\1{prefix}-", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
 
 
 def place_labels(

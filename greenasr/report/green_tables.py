@@ -6,13 +6,13 @@ a row was rescored or adapted.  What is missing is a dash.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from greenasr.report import green_paper
 from greenasr.report.green_paper import parsed, quoted, quoted_system
 from greenasr.report.language_models import DASH, MB, bits_label, number
+from greenasr.report.page import Sheet
 
 Row = Mapping[str, Any]
 PLANS = {"hessian": "Hessian", "kl": "KL", "search": "search"}
@@ -34,15 +34,6 @@ NOTE = """WER in percent, mean ± standard deviation over seeds. "all" pools {wo
 paper's figures are of Switchboard (300 hours, 1536-wide networks): compare ratios and differences."""
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table for people: rows of column -> text, the same columns in each, and what to know of it."""
-
-    title: str
-    rows: Sequence[Mapping[str, str]]
-    note: str
-
-
 def general_note(value: Mapping[str, Any]) -> str:
     """What holds for every table: means, words, and whose the paper's figures are."""
     what = "the test sets"
@@ -53,19 +44,27 @@ def general_note(value: Mapping[str, Any]) -> str:
 
 def headline(value: Mapping[str, Any]) -> str:
     """The result in a sentence: the smallest file that is not significantly worse than full precision."""
-    rows = {row["name"]: row for row in value["rows"]}
-    full = rows.get("float")
+    return smallest(value, lambda row: against(row, "float"), named)
+
+
+def smallest(
+    value: Mapping[str, Any],
+    compared: Callable[[Row], Mapping[str, Any] | None],
+    name: Callable[[Row], str],
+) -> str:
+    """The smallest file that ``compared`` to full precision has no significant increase, in a sentence."""
+    full = next((row for row in value["rows"] if row["name"] == "float"), None)
     held = [
         (row["ratio"], row, found)
         for row in value["rows"]
-        if row["ratio"] and (found := (row.get("against") or {}).get("float")) and found["mark"] != "*"
+        if row["ratio"] and (found := compared(row)) and found["mark"] != "*"
     ]
     if not full or not held:
         return "No compressed recogniser is without a significant increase yet."
     ratio, row, found = max(held, key=lambda each: each[0])
     low, high = found["ci95"]
     return (
-        f"The smallest recogniser without a significant increase is {named(row)}: {ratio:.1f} times smaller, "
+        f"The smallest recogniser without a significant increase is {name(row)}: {ratio:.1f} times smaller, "
         f"{row['pooled'][0]:.2f} % WER where full precision has {full['pooled'][0]:.2f} % "
         f"(difference {found['difference']:+.2f}, 95 % interval {low:+.2f} to {high:+.2f})."
     )

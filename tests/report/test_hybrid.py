@@ -13,7 +13,8 @@ import pytest
 from greenasr.data.files import read_json
 from greenasr.report import green_paper, hybrid
 from greenasr.report.green_tables import headline, sheets, table2, table3
-from greenasr.report.page import page
+from greenasr.report.hybrid_plots import plots
+from greenasr.report.page import to_html, to_markdown
 
 LAYERS = ["input", *(f"layers.{i}" for i in range(3)), "output"]
 NAMES = {"float": "full precision", "compact": "pipegumbel bottlenecks", "none": "post-training"}
@@ -52,6 +53,12 @@ def row(name: str, wer: float, mb: float, marks: str = "..") -> dict[str, Any]:
         "seconds_train": 536.0,
         "paper": None,
     }
+
+
+def page(value: dict[str, Any], recipe: dict[str, Any] | None = None) -> str:
+    """The page as HTML."""
+    known = recipe or {}
+    return to_html(hybrid.contents(value, known), plots(value), hybrid.facts_of(value, known))
 
 
 def made_up(title: str = "AN4") -> dict[str, Any]:
@@ -147,7 +154,7 @@ def test_the_first_sentence_names_the_smallest_file_that_is_not_worse() -> None:
 
 def test_markdown_of_a_small_table() -> None:
     value = {**made_up(), "rows": [row("float", 12.0, 4.52), row("bp-8", 11.9, 0.82)]}
-    lines = hybrid.to_markdown(value).splitlines()
+    lines = to_markdown(hybrid.contents(value)).splitlines()
     assert lines[0] == "# AN4"
     assert "## Table 1: bottlenecks" in lines and "## Table 2: quantized recognisers" in lines
     table = [line for line in lines if line.startswith("| uniform")]
