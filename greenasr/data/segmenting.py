@@ -59,6 +59,15 @@ class Utterance:
     samples: Samples
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """The next samples (n,) of the utterance that begins at ``start``; it ends with the ``last`` piece."""
+
+    start: int
+    samples: Samples
+    last: bool
+
+
 def split(samples: Samples, rate: int, how: Pauses | None = None) -> list[tuple[int, int]]:
     """The utterances of a sound, (n,) -> [(start, end), …] in samples, in order and without overlap.
 
@@ -94,6 +103,43 @@ def utterances(blocks: Iterable[Samples], rate: int, how: Pauses | None = None) 
         first = int(voiced.argmax()) if voiced.any() else len(voiced)
         quiet = max(0, first - margin)
         kept, level, voiced, at = kept[quiet * size :], level[quiet:], voiced[quiet:], at + quiet * size
+
+
+def pieces(blocks: Iterable[Samples], rate: int, how: Pauses | None = None) -> Iterator[Piece]:
+    """The utterances of `utterances` while they are being said: samples as soon as they surely belong.
+
+    In quiet that may end the utterance or not, a piece of no samples says at every level that time goes by.
+    Where no pause comes in `Pauses.longest` seconds an utterance ends at once, not at a quiet place before.
+    """
+    how, size = how or Pauses(), level_size(rate)
+    margin, pause, longest = _margin(how), round(how.pause / LEVEL), round(how.longest / LEVEL)
+    kept, at = np.zeros(0, np.float32), 0  # samples not yet handed on, and where they begin
+    seen = 0  # samples of them whose level is known
+    past = np.zeros(0)
+    start: int | None = None  # of the utterance that goes on
+    quiet = 0  # levels since the last voiced one
+    for block in _then_none(blocks):
+        if block is not None:
+            kept = np.concatenate([kept, block])
+        whole = len(kept) if block is None else len(kept) // size * size
+        fresh = levels(kept[seen:whole], rate)
+        voiced, past = is_voiced(fresh, past), np.concatenate([past, fresh])[-HISTORY:]
+        for heard in voiced.tolist():
+            seen, quiet = min(seen + size, len(kept)), 0 if heard else quiet + 1
+            if start is None:
+                unneeded = max(0, -(-seen // size) - margin - heard) * size
+                kept, at, seen = kept[unneeded:], at + unneeded, seen - unneeded
+                if not heard:
+                    continue
+                start = at
+            ends = quiet == pause or at + seen - start >= longest * size
+            upto = seen if quiet <= margin else 0
+            yield Piece(start, kept[:upto].copy(), ends)
+            kept, at, seen = kept[upto:], at + upto, seen - upto
+            if ends:
+                start = None
+        if block is None and start is not None:
+            yield Piece(start, kept[:0], True)
 
 
 def level_size(rate: int) -> int:
@@ -163,5 +209,12 @@ def _margin(how: Pauses) -> int:
 
 
 def _then_none(blocks: Iterable[Samples]) -> Iterator[Samples | None]:
-    yield from blocks
+    """The blocks, and None at their end; an error of theirs comes behind it: what was heard counts."""
+    broken: ValueError | None = None
+    try:
+        yield from blocks
+    except ValueError as error:
+        broken = error
     yield None
+    if broken is not None:
+        raise broken

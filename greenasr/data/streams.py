@@ -21,7 +21,7 @@ from greenasr.data.audio import Header, header, too_short
 from greenasr.data.features import RATE
 
 FILE_BLOCK = 10.0  # seconds
-RAW_BLOCK = 0.1  # seconds: a stream's samples are handed on as soon as there are so many
+RAW_BLOCK = 0.05  # seconds: a stream's samples are handed on as soon as there are so many
 CONTAINERS = {b"RIFF": "wav", b"fLaC": "flac", b"OggS": "ogg", b"NIST": "SPHERE", b"FORM": "aiff"}
 Progress = Callable[[int, int], None]
 Samples = NDArray[np.float32]

@@ -87,6 +87,10 @@ class Tokenizer(Protocol):
         """The words that ids spell."""
         ...
 
+    def begins_word(self, i: int) -> bool:
+        """Whether a word begins with the id."""
+        ...
+
     def to_json(self) -> dict[str, Any]:
         """Everything that `tokenizer_from_json` needs."""
         ...
@@ -175,6 +179,10 @@ class Vocabulary:
         """One word an id."""
         return [self.words[i] for i in ids]
 
+    def begins_word(self, i: int) -> bool:
+        """Every id does."""
+        return True
+
     def to_json(self) -> dict[str, Any]:
         """The list itself."""
         return {"kind": "words", "words": " ".join(self.words)}
@@ -241,6 +249,10 @@ class WordPieces:
     def words_of(self, ids: Sequence[int]) -> list[str]:
         """The words that the pieces join to."""
         return str(self._processor.decode(list(ids))).split()
+
+    def begins_word(self, i: int) -> bool:
+        """Whether the piece begins with a space, as sentencepiece writes it."""
+        return str(self._processor.id_to_piece(i)).startswith("\u2581")
 
     def to_json(self) -> dict[str, Any]:
         """The model as base64."""

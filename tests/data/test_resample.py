@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from greenasr.data.resample import ROLLOFF, ZEROS, resample
+from greenasr.data.resample import ROLLOFF, ZEROS, Resampling, resample
 
 
 def tone(hertz: float, rate: int, n: int) -> np.ndarray:
@@ -49,3 +49,25 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         resample(np.ones((2, 5), np.float32), 8_000, 16_000)
     with pytest.raises(ValueError, match="reduced, the ratio is 1000003/16000"):
         resample(np.ones(5, np.float32), 1_000_003, 16_000)
+    with pytest.raises(ValueError, match="from 16000 to 0 a second"):
+        Resampling(16_000, 0)
+
+
+@pytest.mark.parametrize("source", [4_000, 8_000, 11_025, 16_000, 44_100, 48_000])
+def test_a_stream_in_pieces_of_any_size_gives_the_samples_of_the_whole(source: int) -> None:
+    samples = np.random.default_rng(0).normal(size=source).astype(np.float32)
+    whole = resample(samples, source, 16_000)
+    for most in (1, 40, 1_000, 30_000):
+        sizes = np.random.default_rng(most).integers(0, most, 2_000, endpoint=True).cumsum()
+        stream = Resampling(source, 16_000)
+        parts = np.split(samples, sizes[sizes < len(samples)])
+        found = np.concatenate([*map(stream, parts), stream.rest()])
+        np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+def test_a_stream_gives_a_sample_as_soon_as_the_filter_has_heard_all_that_it_reaches() -> None:
+    stream, heard, given = Resampling(44_100, 16_000), 0, 0
+    for _ in range(900):
+        heard, given = heard + 49, given + len(stream(np.ones(49, np.float32)))
+        assert given >= (heard - ZEROS / ROLLOFF * 44.1 / 16 - 2) * 160 / 441 - 1
+        assert len(stream.kept) < 49 + 3 * 441

@@ -17,9 +17,11 @@ from greenasr.data.segmenting import (
     SHARE,
     SILENT,
     Pauses,
+    Piece,
     is_voiced,
     level_size,
     levels,
+    pieces,
     split,
     utterances,
 )
@@ -170,3 +172,88 @@ def test_thresholds_equal_the_obvious_loop() -> None:
 def test_settings_that_cut_words_or_never_cut_are_refused(how: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Pauses(*how)
+
+
+def joined(found: list[Piece]) -> list[tuple[int, NDArray[np.float32]]]:
+    """The utterances that pieces make, each with its start."""
+    made: list[tuple[int, NDArray[np.float32]]] = []
+    ended = True
+    for each in found:
+        if ended:
+            made.append((each.start, each.samples))
+        else:
+            assert each.start == made[-1][0]
+            made[-1] = each.start, np.concatenate([made[-1][1], each.samples])
+        ended = each.last
+    assert ended, "the last utterance ends as well"
+    return made
+
+
+@pytest.mark.parametrize("size", [160, 800, 1_001, 10**6])
+@pytest.mark.parametrize("pause", [0.1, 0.25, 0.5, 1.0])
+def test_pieces_make_the_utterances_that_pauses_end(hum: Hum, size: int, pause: float) -> None:
+    rng = np.random.default_rng(7)
+    parts = [part for _ in range(12) for part in (("LOW", "HIGH")[rng.integers(2)], rng.uniform(0.05, 1.5))]
+    for sound in (hum(*parts), hum(*parts, "LOW")[:-100], hum(0.7, *parts, 0.12)):
+        blocks = [sound[at : at + size] for at in range(0, len(sound), size)]
+        found, want = (
+            joined(list(pieces(blocks, RATE, Pauses(pause)))),
+            utterances([sound], RATE, Pauses(pause)),
+        )
+        for (start, samples), each in zip(found, want, strict=True):
+            assert start == each.start
+            np.testing.assert_array_equal(samples, each.samples)
+
+
+def test_a_piece_comes_with_the_block_that_ends_its_level(hum: Hum) -> None:
+    sound, taken, given = hum(0.5, "LOW", 0.2, "HIGH", 2.0), 0, 0
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        nonlocal taken
+        for at in range(0, len(sound), 160):
+            taken = at + 160
+            yield sound[at : at + 160]
+
+    for each in pieces(blocks(), RATE):
+        given += len(each.samples)
+        if each.last:
+            assert (each.start + given, taken) == (round(1.95 * RATE), round(2.2 * RATE))
+        elif len(each.samples):
+            assert taken == each.start + given, "nothing that surely belongs is held back"
+        else:
+            assert each.start + given + 800 <= taken, "in quiet it is said that time goes by"
+
+
+def test_without_a_pause_pieces_end_at_once_when_they_are_too_long(hum: Hum) -> None:
+    sound = hum(*["LOW"] * 23)
+    found = joined(list(pieces([sound], RATE, Pauses(0.5, 5.0))))
+    assert [(start, len(samples)) for start, samples in found] == [
+        (0, 80_000),
+        (80_000, 80_000),
+        (160_000, 24_000),
+    ]
+    np.testing.assert_array_equal(np.concatenate([samples for _, samples in found]), sound)
+
+
+def test_nothing_is_a_piece_of_quiet_and_none_of_it_is_kept() -> None:
+    block = np.zeros(RATE // 20, np.float32)
+    tracemalloc.start()
+    assert list(pieces((block for _ in range(20 * 120)), RATE)) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e6
+    assert list(pieces([], RATE)) == []
+
+
+def test_what_was_heard_of_a_source_that_breaks_is_an_utterance_and_then_its_error_comes(hum: Hum) -> None:
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        yield hum("LOW")
+        raise ValueError("broken pipe")
+
+    for cut in (utterances, pieces):
+        found = []
+        with pytest.raises(ValueError, match="broken pipe"):
+            for each in cut(blocks(), RATE):
+                found.append(each)
+        assert sum(len(each.samples) for each in found) == 8_000
+    assert isinstance(found[-1], Piece) and found[-1].last

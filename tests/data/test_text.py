@@ -100,3 +100,16 @@ def test_a_stream_is_every_sentence_and_its_end(tokenizer: Vocabulary | WordPiec
     assert ids.tolist() == slow and ids.dtype == np.int32
     assert len(ends) == len(ids) and ends[ids == tokenizer.eos].all()
     assert ends.sum() == sum(len(words) + 1 for words in TEXT)  # a mark a word, and one a sentence
+
+
+def test_a_word_begins_with_a_piece_that_begins_with_a_space() -> None:
+    tokenizer = pieces()
+    ids = [i for word in tokenizer.word_ids(["the", "cats", "zebra", "the"]) for i in word]
+    begin = [k for k, i in enumerate(ids) if tokenizer.begins_word(i)]
+    spans = [ids[first:stop] for first, stop in zip(begin, [*begin[1:], len(ids)], strict=True)]
+    assert (
+        begin[0] == 0 and tokenizer.words_of(spans[0]) == ["the"] and tokenizer.words_of(spans[1]) == ["cats"]
+    )
+    assert [word for span in spans for word in tokenizer.words_of(span)] == tokenizer.words_of(ids)
+    words = Vocabulary.from_sentences(TEXT)
+    assert all(words.begins_word(i) for i in range(words.size))

@@ -16,10 +16,10 @@ from greenasr.data.feature_store import FeatureStore
 from greenasr.data.features import Features
 from greenasr.data.speech_batches import SpeechBatch
 from greenasr.data.text import Vocabulary, WordPieces
-from greenasr.decode.transducer import Greedy, decode_transducer
+from greenasr.decode.transducer import Greedy, Hypothesis, decode_transducer
 from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.ops.transducer import rnnt_loss
-from greenasr.tasks.transducer import Transduction, carried, labels_of
+from greenasr.tasks.transducer import Transduction, carried, labels_of, timed_words
 
 TEXTS = {"u1": "ab ba", "u2": "ba", "u3": "", "u4": "c ab c", "u5": "ab"}
 LETTERS = WordPieces.train([text.split() for text in TEXTS.values()], 20, kind="char")
@@ -154,3 +154,27 @@ def test_what_does_not_belong_together_is_named(task: Transduction) -> None:
     spoiled = replace(batch, feats=batch.feats * float("nan"))
     with pytest.raises(ValueError, match="logits.*NaN|NaN"):
         task.loss(network(task), spoiled)
+
+
+def test_a_word_goes_from_its_first_labels_frame_to_the_end_of_its_last_ones() -> None:
+    labels = labels_of(LETTERS, "ab c ba")  # the beginning of a word is a letter of its own
+    assert len(labels) == 8
+    hyp = Hypothesis(tuple(labels), 0.0, (2, 2, 3, 5, 9, 9, 9, 11), 0.0)
+    assert timed_words(LETTERS, hyp, 0.04) == [
+        ("ab", pytest.approx(0.08), pytest.approx(0.16)),
+        ("c", pytest.approx(0.2), pytest.approx(0.4)),
+        ("ba", pytest.approx(0.36), pytest.approx(0.48)),
+    ]
+    of_words = Hypothesis(tuple(labels_of(WORDS, "c c")), 0.0, (1, 1), 0.0)
+    assert timed_words(WORDS, of_words, 1.0) == [("c", 1.0, 2.0), ("c", 1.0, 2.0)]
+    assert timed_words(LETTERS, Hypothesis((), 0.0, (), 0.0), 0.04) == []
+
+
+def test_labels_that_begin_within_a_word_or_say_only_spaces_are_timed_as_they_are_spelled() -> None:
+    (begin, a), (_, c) = labels_of(LETTERS, "a"), labels_of(LETTERS, "c")
+    for labels in ((a, c, begin, begin, a), (begin,), (begin, begin, c), (c, begin)):
+        timed = timed_words(LETTERS, Hypothesis(labels, 0.0, tuple(range(len(labels))), 0.0), 1.0)
+        assert [word for word, *_ in timed] == LETTERS.words_of([label - 1 for label in labels])
+        assert all(end > start for _, start, end in timed)
+    hyp = Hypothesis((a, c, begin, begin, a), 0.0, (0, 1, 2, 3, 4), 0.0)
+    assert timed_words(LETTERS, hyp, 1.0) == [("ac", 0.0, 2.0), ("a", 3.0, 5.0)]
