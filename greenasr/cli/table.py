@@ -20,7 +20,7 @@ from greenasr.pipeline.speech_recipe import kind_of
 from greenasr.pipeline.transducer import Place as TransducerPlace
 from greenasr.pipeline.transducer_recipe import TransducerRecipe, load_transducers
 from greenasr.pipeline.transducer_table import table as transducer_figures
-from greenasr.pipeline.transducer_table import write as write_transducers
+from greenasr.report import acosr as acosr_report
 from greenasr.report import hybrid as hybrid_report
 from greenasr.report import language_models as report
 
@@ -87,7 +87,7 @@ def transducer_table(
 ) -> None:
     """ACosR's tables: a recipe of kind "transducer"."""
     place = TransducerPlace(made, run, data, device, jobs)
-    _speech_table(place, transducer.stages(place), transducer_figures, write_transducers, only, as_json)
+    _speech_table(place, transducer.stages(place), transducer_figures, acosr_report.write, only, as_json)
 
 
 def _speech_table(

@@ -6,12 +6,10 @@ degradation = 100 (WER - WER of full precision) / WER of full precision         
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from greenasr.data.files import write_atomic, write_json
 from greenasr.pipeline import rows
 from greenasr.pipeline.place import ALL
 from greenasr.pipeline.pooled import Runs, compare, pooled_errors
@@ -19,7 +17,6 @@ from greenasr.pipeline.systems import systems
 from greenasr.pipeline.transducer import Place
 from greenasr.pipeline.transducer_recipe import TransducerRow
 from greenasr.score.errors import wer
-from greenasr.score.table import markdown
 
 
 def table(place: Place, results: rows.Results) -> dict[str, Any]:
@@ -41,26 +38,6 @@ def table(place: Place, results: rows.Results) -> dict[str, Any]:
         "parts": list(place.parts),
         "seeds": list(recipe.corpus.seeds),
     }
-
-
-def write(value: Mapping[str, Any], run: Path) -> None:
-    """``table.json``, and ``table.md``: a line a row."""
-    write_json(run / "table.json", dict(value))
-    lines = [
-        {
-            "system": row["name"],
-            "bits": row["bits"],
-            **{name: f"{rate[0]:.2f}{row['marks'].get(name, '')}" for name, rate in row["wer"].items()},
-            **{f"{name} %": change for name, change in row["degradation"].items()},
-            "WgtC %": 100 * row["wgtc"]["total"] if row["wgtc"] else None,
-            "MB": row["bytes"] / 1e6,
-            "ratio": row["ratio"],
-            "RTF": f"{row['rtf']:.4f}",
-        }
-        for row in value["rows"]
-    ]
-    text = markdown(lines) if lines else "No row is finished yet.\n"
-    write_atomic(run / "table.md", f"# {value['title']}\n\n{text}")
 
 
 def _figures(place: Place, row: TransducerRow, runs: Runs, results: rows.Results) -> dict[str, Any]:
