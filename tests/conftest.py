@@ -120,6 +120,48 @@ def tones(tmp_path_factory: pytest.TempPathFactory, hum: Callable[..., NDArray[n
     return folder
 
 
+@pytest.fixture(scope="session")
+def tones_transducer(
+    tmp_path_factory: pytest.TempPathFactory, hum: Callable[..., NDArray[np.float32]]
+) -> Path:
+    """A packed transducer that streams and hears the words LOW and HIGH: trained for two seconds on tones."""
+    from greenasr.data.features import Features
+    from greenasr.data.text import Vocabulary
+    from greenasr.models.rnnt import Rnnt, RnntConfig
+    from greenasr.ops.transducer import rnnt_loss
+    from greenasr.pipeline.models import save
+    from greenasr.pipeline.transducer_models import Labels
+
+    units = Labels(Features(bins=16, cmvn="running"), Vocabulary(("<eos>", "LOW", "HIGH", "<unk>")))
+    texts = "LOW;HIGH;LOW HIGH;HIGH LOW;LOW LOW;HIGH HIGH;LOW HIGH HIGH LOW;HIGH LOW LOW HIGH".split(";")
+    draw, feats, labels = np.random.default_rng(0), [], []
+    for words in [text.split() for text in 3 * texts]:
+        gaps = [float(gap) for gap in draw.uniform(0.15, 0.5, len(words))]
+        said = [part for word, gap in zip(words, gaps, strict=True) for part in (word, gap)]
+        feats.append(torch.from_numpy(units.features(hum(float(draw.uniform(0.1, 0.4)), *said))))
+        labels.append(torch.tensor([1 + i for ids in units.tokenizer.word_ids(words) for i in ids]))
+    torch.manual_seed(0)
+    shape = {"encoder_dim": 32, "predictor_dim": 8, "embedding_dim": 4, "joint_dim": 24}
+    model = Rnnt(RnntConfig(16, 5, encoder_layers=1, predictor_layers=1, dropout=0.0, **shape))  # type: ignore[arg-type]
+    first: Any = model.encoder.layers[0]
+    frames = torch.cat(feats)
+    with torch.no_grad():  # as `pipeline.transducer.network`: gates that begin in saturation hardly learn
+        first.input.weight /= frames.std(0).repeat(4)
+        first.input.bias -= first.input.weight @ frames.mean(0).repeat(4)
+    batch, padded = (torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) for rows in (feats, labels))
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    for _ in range(150):
+        enc, lens, pred = model(batch, torch.tensor([len(each) for each in feats]), padded)
+        logits = model.joint(enc[:, :, None], pred[:, None])
+        loss = rnnt_loss(logits, padded, lens, torch.tensor([len(each) for each in labels]), blank=0).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    path = tmp_path_factory.mktemp("tones-transducer") / "model.packed"
+    save(path, model, units, {})
+    return path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:

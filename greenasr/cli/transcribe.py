@@ -20,15 +20,20 @@ from greenasr.data.files import check_writable
 from greenasr.data.segmenting import Pauses, Samples
 from greenasr.data.streams import check_sound, file_blocks, raw_blocks
 from greenasr.decode.nbest import write_nbest
-from greenasr.pipeline.transcribe import Transcript, load_recogniser
+from greenasr.pipeline.streaming import Partial, TransducerRecogniser, load_any, stream
+from greenasr.pipeline.transcribe import Transcript
 from greenasr.pipeline.transcribe import transcribe as transcripts
 
 STDIN = "-"
 HIGHEST = 192_000  # Hz
+NO_STREAM = (
+    "its features have cmvn '{}', which needs whole utterances: words come as utterances end. A transducer "
+    'that is trained with cmvn "running" says them while they are said.'
+)
 
 
 def transcribe(
-    model: Annotated[Path, typer.Argument(help="A packed acoustic model.")],
+    model: Annotated[Path, typer.Argument(help="A packed acoustic model or transducer.")],
     audio: Annotated[list[str], typer.Argument(help="Sound files; - is raw 16-bit mono on standard input.")],
     graph: Annotated[Path | None, typer.Option(help="Folder of the model's decoding graph.")] = None,
     arpa: Annotated[
@@ -39,7 +44,10 @@ def transcribe(
     pause: Annotated[float, typer.Option(help="Seconds of quiet that end an utterance.")] = Pauses.pause,
     acoustic_scale: Annotated[float, typer.Option(help="Weight of the network against the graph.")] = 1.0,
     word_penalty: Annotated[float, typer.Option(help="Cost a word; above 0 words get fewer.")] = 0.0,
-    beam: Annotated[float, typer.Option(help="Width of the search, in cost.")] = 15.0,
+    beam: Annotated[
+        float | None,
+        typer.Option(help="Width of the search: cost in a graph (15), or a transducer's paths (8)."),
+    ] = None,
     nbest: Annotated[int, typer.Option(help="Also so many hypotheses an utterance, into --out.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON lines that `greenasr rescore` reads.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object an utterance.")] = False,
@@ -48,6 +56,7 @@ def transcribe(
 
     Sound of any rate and length is cut at pauses, at the latest after 30 s. Features are normalised as the
     model says, by utterance or, each file being one speaker, by all that was said in the file so far.
+    A transducer needs no graph; of standard input it prints words while they are said, `;; second words …`.
 
     Example: greenasr transcribe runs/an4/model.packed talk.flac --arpa lm.arpa.gz --json
     """
@@ -58,7 +67,7 @@ def transcribe(
     if out is not None:
         check_writable(out)
     sources, pauses = named(audio), Pauses(pause)
-    recogniser = load_recogniser(
+    recogniser = load_any(
         model, graph, arpa, n=nbest, acoustic_scale=acoustic_scale, word_penalty=word_penalty, beam=beam
     )
     rates = {path: checked_rate(path, rate, mix) for path in sources}
@@ -71,11 +80,14 @@ def transcribe(
                 return raw_blocks(sys.stdin.buffer, rate)
             return file_blocks(Path(path), mix, tell.of(path) if tell else None)
 
-        found = (
-            each
-            for path, source in sources.items()
-            for each in transcripts(recogniser, blocks(path), rates[path], source, pauses)
-        )
+        def heard(path: str, source: str) -> Iterator[Transcript | Partial]:
+            if path == STDIN and isinstance(recogniser, TransducerRecogniser):
+                if recogniser.streams:
+                    return stream(recogniser, blocks(path), rates[path], source, pauses)
+                note(f"{model}: {NO_STREAM.format(recogniser.features.cmvn)}")
+            return transcripts(recogniser, blocks(path), rates[path], source, pauses)
+
+        found = (each for path, source in sources.items() for each in heard(path, source))
         shown = printed(found, stdout, as_json, spent)
         if out is None:
             for _ in shown:
@@ -143,14 +155,15 @@ def checked_rate(path: str, rate: int, mix: bool) -> int:
 
 
 def printed(
-    found: Iterable[Transcript], stdout: IO[str], as_json: bool, spent: Spent
+    found: Iterable[Transcript | Partial], stdout: IO[str], as_json: bool, spent: Spent
 ) -> Iterator[Transcript]:
-    """Print every transcript at once, count it and hand it on."""
+    """Print every transcript and partial one at once; count transcripts and hand them on."""
     for each in found:
-        spent.add_(each)
         stdout.write(json.dumps(each.to_json(), ensure_ascii=False) + "\n" if as_json else each.ctm())
         stdout.flush()
-        yield each
+        if isinstance(each, Transcript):
+            spent.add_(each)
+            yield each
 
 
 def note(line: str) -> None:

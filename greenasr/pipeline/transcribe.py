@@ -1,10 +1,13 @@
-"""Sound in, words with times out: an acoustic model and a decoding graph, one utterance after another.
+"""Sound in, words with times out, one utterance after another: by an acoustic model and a decoding graph.
 
     blocks ─▶ utterances (`segmenting`) ─▶ 16 kHz ─▶ features, CMVN ─▶ logits ─▶ search ─▶ words with times
 
+Any `Recognising` will do; `streaming` has that of transducers.
+
 CMVN is what the model's features say.  "utterance" takes away the mean of the utterance; "speaker" the mean
 of all that the same source said up to the utterance's end, since one source is taken for one speaker and what
-comes later may not be there yet; "none" takes nothing away.  No more than one utterance is held at a time.
+comes later may not be there yet; "running" that of the utterance so far; "none" takes nothing away.  No more
+than one utterance is held at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -86,6 +89,23 @@ class Transcript:
         )
 
 
+class Recognising(Protocol):
+    """What turns utterances into words."""
+
+    @property
+    def features(self) -> Features:
+        """What it hears of the samples."""
+        ...
+
+    def hear(self, feats: Feats) -> tuple[tuple[Hypothesis, ...], tuple[float, float]]:
+        """Features behind CMVN (T, F) -> hypotheses, best first, at least one; seconds as in `Transcript`."""
+        ...
+
+    def nbest(self, found: Transcript) -> NBest:
+        """The list that `greenasr rescore` reads; no reference is known."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Recogniser:
     """Everything between samples and words; ``n`` hypotheses an utterance, 0 for the best path alone."""
@@ -121,6 +141,19 @@ class Recogniser:
         """Logits (T', C) -> hypotheses, best first, at least one."""
         return tuple(self.decoder.nbest(logits, self.n)) if self.n else (self.decoder.best(logits),)
 
+    @property
+    def features(self) -> Features:
+        """Those of the model."""
+        return self.units.features
+
+    def hear(self, feats: Feats) -> tuple[tuple[Hypothesis, ...], tuple[float, float]]:
+        """Network, then search."""
+        began = time.process_time()
+        logits = self.logits(feats)
+        there = time.process_time()
+        hyps = self.search(logits)
+        return hyps, (there - began, time.process_time() - there)
+
     def nbest(self, found: Transcript) -> NBest:
         """The list that `greenasr rescore` reads; no reference is known."""
         scale, penalty = self.decoder.acoustic_scale, self.decoder.word_penalty
@@ -144,7 +177,7 @@ class RunningMean:
 
 
 def transcribe(
-    recogniser: Recogniser,
+    recogniser: Recognising,
     blocks: Iterable[Samples],
     rate: int,
     source: str,
@@ -154,21 +187,20 @@ def transcribe(
 
     ValueError names the source and the second where the network's outputs are not finite.
     """
-    cmvn = RunningMean(recogniser.units.features)
+    cmvn = RunningMean(recogniser.features)
     for utterance in utterances(blocks, rate, pauses):
         if too_short(len(utterance.samples), rate):
             continue  # what is left of a cut's second half: less than a window, so no word
         start = utterance.start / rate
         began = time.process_time()
-        feats = cmvn(recogniser.units.features.raw(resample(utterance.samples, rate, RATE)))
-        logits = recogniser.logits(feats)
-        there = time.process_time()
+        feats = cmvn(recogniser.features.raw(resample(utterance.samples, rate, RATE)))
+        before = time.process_time() - began
         try:
-            hyps = recogniser.search(logits)
+            hyps, (network, search) = recogniser.hear(feats)
         except ValueError as error:
             raise ValueError(f"{source}, utterance at {start:.2f} s: {error}") from None
-        work = (there - began, time.process_time() - there)
-        yield Transcript(source, start, start + len(utterance.samples) / rate, hyps, work)
+        end = start + len(utterance.samples) / rate
+        yield Transcript(source, start, end, hyps, (before + network, search))
 
 
 def load_recogniser(

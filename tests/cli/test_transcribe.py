@@ -16,7 +16,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from greenasr.data.features import Features
 from greenasr.pipeline.acoustic_models import load_acoustic, save_acoustic
+from greenasr.pipeline.models import save
+from greenasr.pipeline.transducer_models import Labels, load_transducer
 
 Call = Callable[..., Any]
 Hum = Callable[..., NDArray[np.float32]]
@@ -25,12 +28,14 @@ WORDS = ["LOW", "HIGH", "HIGH"]
 
 
 def words(ctm: str) -> list[str]:
-    return [line.split()[4] for line in ctm.splitlines()]
+    return [line.split()[4] for line in ctm.splitlines() if not line.startswith(";;")]
 
 
 @pytest.fixture(scope="module")
-def folder(tones: Path, hum: Hum, made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recogniser, one sound in many forms, and every kind of bad file."""
+def folder(
+    tones: Path, tones_transducer: Path, hum: Hum, made: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The recognisers, one sound in many forms, and every kind of bad file."""
     folder = tmp_path_factory.mktemp("transcribe")
     for name in ("model.packed", "lm.arpa"):
         shutil.copy(tones / name, folder)
@@ -55,6 +60,12 @@ def folder(tones: Path, hum: Hum, made: Path, tmp_path_factory: pytest.TempPathF
     saved = load_acoustic(folder / "model.packed")
     saved.model.output.bias.data[0] = float("inf")
     save_acoustic(folder / "inf.packed", saved.model, saved.units, {})
+    shutil.copy(tones_transducer, folder / "hears.packed")
+    hears = load_transducer(tones_transducer)
+    whole = Labels(Features(bins=16, cmvn="utterance"), hears.units.tokenizer)
+    save(folder / "whole.packed", hears.model, whole, {})
+    hears.model.output.bias.data[2] = float("nan")  # type: ignore[union-attr]
+    save(folder / "nan.packed", hears.model, hears.units, {})
     (folder / "other.arpa").write_text(
         (folder / "lm.arpa").read_text().replace("LOW", "UP").replace("HIGH", "DN")
     )
@@ -126,7 +137,89 @@ def test_silence_has_no_words_and_low_rates_are_warned_of(at: Path, greenasr: Ca
     assert low.code == 0 and "k8.wav: 8000 Hz has nothing above 4000 Hz" in low.err
 
 
+def piped(monkeypatch: pytest.MonkeyPatch, sound: NDArray[np.float32], more: bytes = b"") -> None:
+    pcm = (32_767 * sound).astype("<i2").tobytes() + more
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(pcm)))
+
+
+@pytest.mark.parametrize("file", ["a.wav", "a.flac", "k48.wav"])
+def test_a_transducer_needs_no_graph(at: Path, greenasr: Call, file: str) -> None:
+    called = greenasr("transcribe", "hears.packed", file)
+    assert called.code == 0, called.err
+    assert words(called.out) == WORDS and ";;" not in called.out
+    assert re.search(r"3 words in 2 utterances of \d\.\d s; RTF 0\.\d+ on one core", called.err)
+
+
+@pytest.mark.parametrize("rate", [16_000, 8_000, 44_100])
+def test_of_a_stream_a_transducer_tells_words_while_they_are_said(
+    at: Path, hum: Hum, greenasr: Call, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    piped(monkeypatch, hum(*SAID, rate=rate))
+    called = greenasr("transcribe", "hears.packed", "-", "--rate", rate)
+    assert called.code == 0, called.err
+    lines = called.out.splitlines()
+    assert words(called.out) == WORDS
+    partial = [line.split()[2:] for line in lines if line.startswith(";;")]
+    assert [["LOW"], ["LOW", "HIGH"], ["HIGH"]] == [each for each in partial if each]
+    assert lines.index(next(line for line in lines if line.endswith(" LOW HIGH"))) < lines.index(
+        next(line for line in lines if line.startswith("stdin 1"))
+    )
+
+
+def test_json_tells_partial_words_from_utterances_and_lists_have_utterances_alone(
+    at: Path, hum: Hum, greenasr: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    piped(monkeypatch, hum(*SAID))
+    called = greenasr(
+        "transcribe", "hears.packed", "-", "--json", "--nbest", "3", "--out", tmp_path / "n.jsonl"
+    )
+    assert called.code == 0, called.err
+    found = [json.loads(line) for line in called.out.splitlines()]
+    assert [each["text"] for each in found if "text" in each] == ["LOW HIGH", "HIGH"]
+    assert {"partial", "source", "start", "time"} == set(found[0]) and found[0]["partial"] == "LOW"
+    lists = [json.loads(line) for line in (tmp_path / "n.jsonl").read_text().splitlines()]
+    assert [each["hyps"][0] for each in lists] == ["LOW HIGH", "HIGH"]
+    weights = tmp_path / "w.json"
+    weights.write_text('{"weights": {"first": 1.0, "ngram": 0.5, "words": 0.0, "unknown": 0.0}}')
+    line = f"rescore {tmp_path}/n.jsonl --ngram lm.arpa --out {tmp_path}/r.jsonl --weights {weights} --json"
+    assert greenasr(*line.split()).code == 0
+
+
+@pytest.mark.parametrize("model", ["hears.packed", "model.packed --arpa lm.arpa"])
+def test_a_stream_that_ends_within_a_sample_loses_no_word_of_what_came_before(
+    at: Path, hum: Hum, greenasr: Call, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    piped(monkeypatch, hum(0.8, "LOW", 0.2, "HIGH", 0.1), b"\0")
+    called = greenasr("transcribe", *f"{model} -".split())
+    assert called.code == 2 and words(called.out) == ["LOW", "HIGH"]
+    assert re.search(r"standard input: ends in the middle of a sample, behind 33,600", called.err)
+
+
+def test_features_that_cannot_stream_wait_for_utterances_and_say_so(
+    at: Path, hum: Hum, greenasr: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piped(monkeypatch, hum(*SAID))
+    called = greenasr("transcribe", "whole.packed", "-")
+    assert called.code == 0 and ";;" not in called.out
+    assert "whole.packed: its features have cmvn 'utterance', which needs whole utterances" in called.err
+    again = greenasr("transcribe", "whole.packed", "a.wav")
+    assert "cmvn" not in again.err and words(again.out) == words(called.out)
+
+
+def test_a_silent_stream_is_no_word(at: Path, greenasr: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    piped(monkeypatch, np.zeros(16_000 * 60, np.float32))
+    called = greenasr("transcribe", "hears.packed", "-")
+    assert (called.code, called.out) == (0, "") and "nothing but silence" in called.err
+
+
 BAD = [
+    ("hears.packed a.wav --beam 0", r"--beam 0: a transducer's is a number of hypotheses, 1 or more"),
+    ("hears.packed a.wav --beam nan", r"--beam nan: a transducer's is a number"),
+    ("hears.packed a.wav --arpa lm.arpa", r"hears.packed: a transducer has no graph, so no --graph, --arpa"),
+    ("hears.packed a.wav --word-penalty 1", r"leave them out, and rescore its lists"),
+    ("hears.packed a.wav --beam 2 --nbest 3 --out new.jsonl", r"nbest is 3, it should be 1 to 2, the beam"),
+    ("nan.packed a.wav", r"a, utterance at 0.\d+ s: the network's outputs are not numbers"),
+    ("hears.packed -", r"standard input: no samples in it"),
     ("model.packed empty.wav --arpa lm.arpa", r"empty.wav: the file is empty \(0 bytes\)"),
     ("model.packed cut.wav --arpa lm.arpa", r"cut.wav: cut short: .* its header promises"),
     ("model.packed cut.flac --arpa lm.arpa", r"cut.flac: .* again"),
