@@ -12,16 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from greenasr.data.corpora import load_cuts
 from greenasr.data.files import read_json
 from greenasr.decode.alignment import read_alignments
 from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
+from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
 from greenasr.pipeline import green
 from greenasr.pipeline.hybrid import Place, decoding_graph, make_task
 from greenasr.pipeline.hybrid_recipe import load_hybrid
+from greenasr.pipeline.transducer import Place as TransducerPlace
+from greenasr.pipeline.transducer_models import load_transducer
+from greenasr.pipeline.transducer_recipe import load_transducers
 from greenasr.report.green_paper import PARAMETERS, TABLE2, TABLE3, parsed, quoted_system
 from greenasr.score.errors import read_errors
 
@@ -36,22 +41,32 @@ SMALL: Mapping[str, Mapping[str, Any]] = {  # of networks and search: what is re
     "train": {"epochs": 1, "lr": 1e-2},
     "decode": {"tune": False, "beam": 8.0, "nbest": 2},
 }
+SMALL_RNNT: Mapping[str, Mapping[str, Any]] = {
+    "features": {"bins": 20},
+    "labels": {"size": 14},
+    "model": {"encoder_layers": 1, "predictor_layers": 1, "embedding_dim": 8}
+    | dict.fromkeys(("encoder_dim", "predictor_dim"), 16),
+    "task": {"frames": 800, "freq_width": 2, "time_width": 3},
+    "train": {"epochs": 1, "lr": 1e-2},
+    "compress": {"epochs": 1},
+    "decode": {"beam": 2, "nbest": 2},
+}
 STAGES = "all/align,all/ngram,all/ivectors,all/seed0/float/words"
 
 
-def shrunk(corpus: str, folder: Path) -> Path:
-    """The shipped recipe with the keys of `SMALL` in place of its own."""
-    section, lines, left = "", [], {(s, key) for s, keys in SMALL.items() for key in keys}
-    for line in (RECIPES / corpus / "green.toml").read_text().splitlines():
-        if found := re.match(r"\[(\S+)\]", line):
+def shrunk(corpus: str, folder: Path, name: str = "green", small: Mapping[str, Any] = SMALL) -> Path:
+    """A shipped recipe with the keys of ``small`` in place of its own."""
+    section, lines, left = "", [], {(s, key) for s, keys in small.items() for key in keys}
+    for line in (RECIPES / corpus / f"{name}.toml").read_text().splitlines():
+        if found := re.match(r"\[+(\S+?)\]+$", line):
             section = found[1]
         key = line.partition(" = ")[0]
-        if key in SMALL.get(section, {}):
-            line = f"{key} = {json.dumps(SMALL[section][key])}"
+        if key in small.get(section, {}):
+            line = f"{key} = {json.dumps(small[section][key])}"
             left.remove((section, key))
         lines.append(line)
     assert not left, f"the recipe lacks {left}"
-    path = folder / "green.toml"
+    path = folder / f"{name}.toml"
     path.write_text("\n".join(lines))
     return path
 
@@ -269,6 +284,50 @@ def test_librispeech_is_decoded_with_its_own_trigram(librispeech: Place, openslr
 def test_librispeech_is_aligned_and_its_test_sets_recognised(librispeech: Place) -> None:
     check_aligned(librispeech)
     check_tested(librispeech)
+
+
+@pytest.mark.parametrize("name", ["rnnt", "rnnt_addition"])
+def test_both_set_ups_of_acosr_run_on_librispeechs_folders_from_speech_to_the_papers_table(
+    name: str, openslr: Path, tmp_path: Path, greenasr: Call
+) -> None:
+    width = {} if name == "rnnt_addition" else {"joint_dim": 12}
+    small = {**SMALL_RNNT, "model": {**SMALL_RNNT["model"], **width}}
+    recipe = shrunk("librispeech", tmp_path, name, small)
+    rows = ("float", "acosr-8", "acosr-6-published")
+    only = ",".join(f"all/seed0/{row}/words" for row in rows)
+    called = greenasr("table", recipe, "--data", openslr, "--out", tmp_path / "run", "--only", only)
+    assert called.code == 0, called.err
+    place = TransducerPlace(load_transducers(recipe), tmp_path / "run", openslr)
+    assert place.tests == ("dev-clean", "dev-other", "test-clean", "test-other")
+    assert set(place.splits) == {"train-clean-100", *place.tests}
+    assert len(place.store("train-clean-100")) == 3 * 24, "at three speeds"
+    home = place.run / "all" / "seed0"
+    saved = load_transducer(home / "acosr-8" / "model.packed")
+    assert saved.model.config.joint == ("addition" if name == "rnnt_addition" else "fc")
+    assert saved.model.config.frames_joined == 3 and saved.units.tokenizer.size <= 14
+    for row in rows:
+        for test in place.tests:
+            errors = read_errors(home / row / "words" / f"{test}.errors.jsonl")
+            assert [e.utt_id for e in errors] == list(place.store(test).ids)
+    lines = [line for line in (place.run / "table.md").read_text().splitlines() if line.startswith("|")]
+    found = dict(zip(*([part.strip() for part in lines[k].split("|")] for k in (0, 3)), strict=True))
+    if name == "rnnt":
+        assert (found["paper test-other"], found["paper test-other rel. %"]) == ("22.36", "+0.31")
+    assert found["paper WgtC %"] == ("99.3" if name == "rnnt" else "99.5")
+    assert (place.run / "report.html").exists()
+
+
+@pytest.mark.parametrize(("name", "size"), [("rnnt", 56.9e6), ("rnnt_addition", 78.9e6)])
+def test_the_transducers_of_the_recipes_have_the_papers_sizes(name: str, size: float) -> None:
+    """§4.1 says 56 to 60M parameters; Setup 2 has more by 10,000 outputs of both networks."""
+    recipe = load_transducers(RECIPES / "librispeech" / f"{name}.toml")
+    shape = {**recipe.model, "feat_dim": recipe.features.bins, "vocab": recipe.labels.size + 1}
+    config = RnntConfig(**shape)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        network = Rnnt(config)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(size, rel=1e-3)
+    assert (config.encoder_layers, config.predictor_layers, config.dropout) == (5, 2, 0.3)
+    assert config.encoder_dim == config.predictor_dim == 1024
 
 
 @pytest.mark.parametrize(
