@@ -49,7 +49,7 @@ def plots(value: Mapping[str, Any], traces: Mapping[str, Trace]) -> list[tuple[s
         if trace.levels:
             found.append((f"Fig. 4: weights among the levels, {named(row)}", levels_plot(row, trace.levels)))
     if mixed := [row for row in rows if is_mixed(row)]:
-        found.append(("Bits of every layer", bits_plot(mixed, named)))
+        found.append(("Bits of every layer", bits_plot(mixed, named, layer_label)))
     return found
 
 

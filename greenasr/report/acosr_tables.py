@@ -49,9 +49,8 @@ def general_note(value: Mapping[str, Any]) -> str:
 
 
 def headline(value: Mapping[str, Any]) -> str:
-    """What each uniform ACosR row costs at worst, and how many weights converged; the smallest file."""
-    rows = [row for row in value["rows"] if row["method"].startswith("ACosR") and row["degradation"]]
-    found = [_cost(value, row) for row in rows]
+    """What each uniform ACosR row of ours costs at worst, how many weights converged; the smallest file."""
+    found = [_cost(value, row) for row in value["rows"] if row["method"] == "ACosR" and row["degradation"]]
     return " ".join([*found, smallest(value, lambda row: row["against"], named)])
 
 

@@ -42,12 +42,15 @@ def size_plot(rows: Sequence[Row], named: Named, look: Callable[[Row], tuple[str
         return svg(figure, "WER of every recogniser against the size of its file")
 
 
-def bits_plot(rows: Sequence[Row], named: Named) -> str:
-    """Bits of every cluster, first on top, a column for every mixed plan; the deeper the colour the more."""
+def bits_plot(rows: Sequence[Row], named: Named, short: Callable[[str], str] = str) -> str:
+    """Bits of every cluster, first on top, a column for every mixed plan; the deeper the colour the more.
+
+    ``short`` is how a cluster's name is written.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row["plan"]))
     bits = np.array([[row["plan"].get(name, np.nan) for row in rows] for name in names], dtype=float)
     with matplotlib.rc_context({"text.parse_math": False}):
-        size = (max(3.2, 1.4 + 0.62 * len(rows)), 1.5 + 0.24 * len(names))
+        size = (max(WIDE, 1.4 + 0.62 * len(rows)), 1.5 + 0.24 * len(names))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         axes.pcolormesh(np.log2(bits), cmap="Greens", vmin=-1.5, vmax=6.5, edgecolors="white", linewidth=1.5)
@@ -56,7 +59,7 @@ def bits_plot(rows: Sequence[Row], named: Named) -> str:
             axes.text(
                 j + 0.5, i + 0.5, bits_label(bits[i, j]), ha="center", va="center", fontsize=8, color=ink
             )
-        axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=8)
+        axes.set_yticks(np.arange(len(names)) + 0.5, [short(name) for name in names], fontsize=8)
         texts = [named(row).replace(" plan", "").replace(", ", "\n") for row in rows]
         axes.set_xticks(np.arange(len(rows)) + 0.5, texts, fontsize=7)
         axes.xaxis.tick_top()
