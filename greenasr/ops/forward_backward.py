@@ -11,11 +11,13 @@ The arcs into a state are sorted by their pdf into *slots* k, two in the chain t
 that M_k is constant and a frame costs one sparse product.  The leaky HMM of Povey et al. 2016 puts
 α_t + leaky · Σ(α_t) · leak for α_t before each frame: a jump from every state to those that ``leak`` names.
 
-Either all utterances share one graph (S states x N utterances), or each has its own (all states x 1).
+Either all utterances share one graph (S states x N utterances), or each has its own (all states x 1), for
+which `own_graphs` has a faster way.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -121,21 +123,17 @@ class Trellis:
         return x if self.owner is None else x[self.owner, None]
 
     def room(self, n_frames: int, n_columns: int) -> Tensor:
-        """Memory for M α of as many of the frames as `ROOM` has place for, (L, K * S, B).
+        """Memory for o ⊙ M α of as many of the frames as `ROOM` has place for, (L, K * S, B).
 
-        A shared graph's is kept for the next call: to fetch it anew costs more than to fill it.
+        It is kept for the next call: to fetch it anew costs more than to fill it.
         """
         shape = len(self.slot_pdf), n_columns
-        length = n_frames
-        if self.owner is None:
-            size = max(1, shape[0] * shape[1] * self.initial.element_size())
-            length = min(n_frames, max(8, ROOM // size))
+        size = max(1, shape[0] * shape[1] * self.initial.element_size())
+        length = min(n_frames, max(8, ROOM // size))
         wanted = length * shape[0] * shape[1]
         kept = self._rooms.get("arrived")
         if kept is None or len(kept) < wanted:
-            kept = self.initial.new_empty(wanted)
-            if self.owner is None:
-                self._rooms["arrived"] = kept
+            kept = self._rooms["arrived"] = self.initial.new_empty(wanted)
         return kept[:wanted].view(length, *shape)
 
     def by_slot(self, x: Tensor) -> Tensor:
@@ -163,19 +161,26 @@ class Slopes(NamedTuple):
         total = values.new_zeros(n_utts, len(values)).index_add_(0, owner, values[:, :, 0].t())
         return cls(values, total, owner, pdf)
 
+    def unless_lost(self, logprobs: Tensor, lens: Tensor) -> Tensor:
+        """Log p (N,), -inf where nothing is left of an utterance's paths at some frame."""
+        inside = torch.arange(self.total.shape[1], device=lens.device) < lens[:, None]
+        return logprobs.masked_fill(((self.total == 0) & inside).any(1), -torch.inf)
+
     def add_to_(self, out: Tensor, weight: Tensor) -> None:
         """Add them to (N, T, C), those of each utterance times its weight (N,)."""
         out = out[:, : len(self.values)]
-        share = weight[:, None] / _scale(self.total)
+        share = weight[:, None] / scale_of(self.total)
         if self.owner is None:
-            out.addcmul_(self.values.permute(2, 0, 1), share.to(out.dtype)[:, :, None])
+            by_frame = share.to(out.dtype).t()[:, :, None]
+            for t, values in enumerate(self.values):  # a matrix that the cache holds
+                out[:, t].addcmul_(values.t(), by_frame[t])
         else:
             by_pdf, place = out.transpose(1, 2), (self.owner, self.pdf)
             slopes = self.values[:, :, 0].t() * share[self.owner]
             by_pdf[place] = by_pdf[place] + slopes.to(out.dtype)
 
 
-class _Emissions:
+class Emissions:
     """o_t at every slot: exp of the logits less the frame's largest, which `offset` (N, T) keeps.
 
     A shared graph takes exp before it spreads the pdfs over its slots, graphs of their own after: each where
@@ -189,12 +194,11 @@ class _Emissions:
         padding = torch.arange(logits.shape[1], device=lens.device) >= lens[:, None]
         self.offset = logits.detach().amax(2).masked_fill_(padding, 0)
         if self.owner is None:
-            x = logits.permute(1, 2, 0).to(dtype, memory_format=torch.contiguous_format, copy=True)
-            x.sub_(self.offset.t()[:, None])
+            x = logits.to(dtype) - self.offset[:, :, None]
             if padding.any():
-                x.masked_fill_(padding.t()[:, None], 0)
+                x.masked_fill_(padding[:, :, None], 0)
             x.clamp_(min=0.45 * math.log(torch.finfo(dtype).tiny))
-            self.values = x.exp_()  # (T, C, N)
+            self.values = x.exp_().permute(1, 2, 0).contiguous()  # (T, C, N)
         else:
             self.owner = self.owner.repeat(len(self.slot_pdf) // len(self.owner))
             x = logits.transpose(1, 2)[self.owner, self.slot_pdf].to(dtype)
@@ -226,7 +230,7 @@ class _Stretch(NamedTuple):
 
 def _advance(
     trellis: Trellis,
-    emissions: _Emissions,
+    emissions: Emissions,
     frames: range,
     alpha: Tensor,
     leaky: float,
@@ -234,19 +238,16 @@ def _advance(
     at_end: Tensor,
     arrived: Tensor | None,
 ) -> _Stretch:
-    """Through some frames; M α_t of each goes to ``arrived`` (L, K * S, B), where that is given."""
+    """Through some frames; o_t ⊙ M α_t of each goes to ``arrived`` (L, K * S, B), where that is given."""
     scales = []
     leak = leaky * trellis.leak
     room = alpha.new_empty(len(trellis.slot_pdf), alpha.shape[1])
     for t in frames:
         into = trellis.onward.times(alpha)
-        if arrived is not None:
-            arrived[t - frames.start] = into
-        o, x = trellis.by_slot(emissions.at(t, room)), trellis.by_slot(into)
-        alpha = o[0] * x[0]
-        for k in range(1, len(o)):
-            alpha.addcmul_(o[k], x[k])
-        scales.append(_scale(trellis.total(alpha)))
+        y = into if arrived is None else arrived[t - frames.start]
+        torch.mul(into, emissions.at(t, room), out=y)
+        alpha = functools.reduce(torch.add, trellis.by_slot(y))
+        scales.append(scale_of(trellis.total(alpha)))
         alpha.mul_(trellis.spread(scales[-1].reciprocal()))
         if t + 1 in ends:
             at_end = torch.where(ends[t + 1], trellis.total(alpha * trellis.final), at_end)
@@ -269,7 +270,7 @@ def forward_backward(
     """
     n_frames = int(lens.max()) if len(lens) else 0
     logits = logits[:, :n_frames]
-    emissions, ends = _Emissions(trellis, logits, lens), _ends(lens)
+    emissions, ends = Emissions(trellis, logits, lens), at_ends(lens)
     alpha, scales, at_end = _start(trellis, len(lens), leaky)
     arrived = trellis.room(n_frames, alpha.shape[1]) if slopes else None
     length = max(1, n_frames if arrived is None else len(arrived))
@@ -281,7 +282,7 @@ def forward_backward(
         done = _advance(trellis, emissions, frames, alpha, leaky, ends, at_end, last)
         alpha, at_end = done.alpha, done.at_end
         scales += done.scales
-    logprobs = _logprobs(scales, at_end, emissions.offset, lens)
+    logprobs = logprobs_of(scales, at_end, emissions.offset, lens)
     if arrived is None:
         return logprobs, None
 
@@ -297,43 +298,43 @@ def forward_backward(
         for t in reversed(frames):
             if t + 1 in ends:
                 beta = torch.where(trellis.spread(ends[t + 1]), trellis.final, beta)
+            y = trellis.by_slot(arrived[t - frames.start])
+            values[t] = pool.times(y.mul_(beta).view_as(u))
             torch.mul(trellis.by_slot(emissions.at(t, u)), beta, out=trellis.by_slot(u))
-            values[t] = pool.times(arrived[t - frames.start].mul_(u))
             beta = trellis.back.times(u)
             if leaky:
                 beta.add_(leaky * trellis.spread(trellis.total(trellis.leak * beta)))
             beta.mul_(trellis.spread(top / trellis.total(beta).clamp(min=top * limits.tiny)))
     found = Slopes.of(values, len(lens), owner, pdf)
-    lost = ((found.total == 0) & (torch.arange(n_frames, device=lens.device) < lens[:, None])).any(1)
-    return logprobs.masked_fill_(lost, -torch.inf), found
+    return found.unless_lost(logprobs, lens), found
 
 
 def path_logprobs(trellis: Trellis, logits: Tensor, lens: Tensor, leaky: float = 0.0) -> Tensor:
     """What `forward_backward` sums, in operations that autograd can follow, twice: for Hessian products."""
     logits = logits[:, : int(lens.max()) if len(lens) else 0]
-    emissions, ends = _Emissions(trellis, logits, lens), _ends(lens)
+    emissions, ends = Emissions(trellis, logits, lens), at_ends(lens)
     alpha, scales, at_end = _start(trellis, len(lens), leaky)
     for t in range(logits.shape[1]):
         arrived = _Product.apply(alpha, trellis.onward, trellis.back)
         assert isinstance(arrived, Tensor)
         alpha = trellis.by_slot(emissions.at(t) * arrived).sum(0)
-        scales.append(_scale(trellis.total(alpha)))
+        scales.append(scale_of(trellis.total(alpha)))
         alpha = alpha * trellis.spread(scales[-1].reciprocal())
         if t + 1 in ends:
             at_end = torch.where(ends[t + 1], trellis.total(alpha * trellis.final), at_end)
         alpha = alpha + leaky * trellis.leak
-    return _logprobs(scales, at_end, emissions.offset, lens)
+    return logprobs_of(scales, at_end, emissions.offset, lens)
 
 
 def _start(trellis: Trellis, n_utts: int, leaky: float) -> tuple[Tensor, list[Tensor], Tensor]:
     """α before the first frame with its leak, (S, B); its sum before scaling, [(N,)]; zeros (N,)."""
     alpha = trellis.initial.expand(-1, n_utts) if trellis.owner is None else trellis.initial
-    scale = _scale(trellis.total(alpha))
+    scale = scale_of(trellis.total(alpha))
     alpha = alpha * trellis.spread(scale.reciprocal()) + leaky * trellis.leak
     return alpha.contiguous(), [scale], torch.zeros_like(scale)
 
 
-def _logprobs(scales: list[Tensor], at_end: Tensor, offset: Tensor, lens: Tensor) -> Tensor:
+def logprobs_of(scales: list[Tensor], at_end: Tensor, offset: Tensor, lens: Tensor) -> Tensor:
     """Of every utterance, (N,) in float64, from 1 + T scales; the first is the initial distribution's sum."""
     inside = torch.arange(offset.shape[1], device=lens.device) < lens[:, None]
     c, alive = torch.stack(scales, 1), at_end > 0
@@ -358,11 +359,11 @@ class _Product(torch.autograd.Function):
         return x, None, None
 
 
-def _ends(lens: Tensor) -> dict[int, Tensor]:
+def at_ends(lens: Tensor) -> dict[int, Tensor]:
     """Frames after which utterances end -> which ones, (N,)."""
     return {t: lens == t for t in set(lens.tolist()) if t}
 
 
-def _scale(x: Tensor) -> Tensor:
+def scale_of(x: Tensor) -> Tensor:
     """A sum to divide by; where it is 0 all of its terms are, and stay so."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from greenasr.ops.forward_backward import Trellis, forward_backward, path_logprobs
+from greenasr.ops.own_graphs import both_ways
 
 OCCUPANCY_FRAMES = 100  # as Kaldi's chain-den-graph.cc
 
@@ -203,13 +204,13 @@ class _LfMmi(torch.autograd.Function):
         l2: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wanted = ctx.needs_input_grad[0]
-        num, num_slopes = forward_backward(numerators, logits, lens, 0.0, wanted)
+        num, num_slopes = both_ways(numerators, logits, lens)
         den, den_slopes = forward_backward(denominator, logits, lens, leaky, wanted)
         kept, frames = _kept(num, den, lens)
         counted = (torch.arange(logits.shape[1], device=lens.device) < lens[:, None]) & kept[:, None]
         energy = torch.where(counted, torch.linalg.vector_norm(logits, dim=2).square(), 0).sum()
         loss = (0.5 * l2 * energy - torch.where(kept, num - den, 0).sum()) / max(frames, 1)
-        if num_slopes is not None and den_slopes is not None:
+        if den_slopes is not None:
             grad, weight = logits * (l2 / max(frames, 1)), kept / max(frames, 1)
             den_slopes.add_to_(grad, weight)
             num_slopes.add_to_(grad, -weight)
