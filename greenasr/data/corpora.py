@@ -104,25 +104,34 @@ def read_corpus(
 
 
 def with_subsets(found: Mapping[str, CutSet], names: Iterable[str]) -> dict[str, CutSet]:
-    """The splits and those of ``names`` that are "SPLIT.SUBSET": its cuts whose custom field says so.
+    """The splits and those of ``names`` that are "SPLIT.SUBSET" or "SPLIT+SPLIT".
 
-    ValueError where a split has no such subset; other names are passed over.
+    A subset is the cuts whose custom field says so.  ValueError where a split has no such subset; names with parts that there are not are passed over.
     """
     from lhotse import CutSet
 
     splits = dict(found)
     for name in names:
-        split, dot, subset = name.rpartition(".")
-        if not dot or name in found or split not in found:
-            continue
-        cuts = [cut for cut in found[split] if subset_of(cut) == subset]
-        if not cuts:
-            known = sorted({subset_of(cut) for cut in found[split]} - {""})
-            raise ValueError(
-                f"the split '{split}' has no subset '{subset}', it has {', '.join(known) or 'none'}."
-            )
-        splits[name] = CutSet.from_cuts(cuts)
+        parts = [_subset(found, part) for part in name.split("+")]
+        if name not in found and all(part is not None for part in parts):
+            splits[name] = CutSet.from_cuts([cut for part in parts for cut in part or ()])
     return splits
+
+
+def _subset(found: Mapping[str, CutSet], name: str) -> list[Cut] | None:
+    """Cuts of a split or its subset; None where there is no such split."""
+    split, dot, subset = name.rpartition(".")
+    if name in found:
+        return list(found[name])
+    if not dot or split not in found:
+        return None
+    cuts = [cut for cut in found[split] if subset_of(cut) == subset]
+    if not cuts:
+        known = sorted({subset_of(cut) for cut in found[split]} - {""})
+        raise ValueError(
+            f"the split '{split}' has no subset '{subset}', it has {', '.join(known) or 'none'}."
+        )
+    return cuts
 
 
 def subset_of(cut: Cut) -> str:

@@ -150,7 +150,7 @@ def make_corpus(place: AnyPlace, folder: Path, tell: Tell) -> dict[str, Any]:
         raise ValueError(f"{place.data / arpa}: no such file, which [decode] arpa names.")
     kind = corpus.kind or guess_kind(place.data / corpus.source)
     found = read_corpus(place.data / corpus.source, kind, progress=noted(tell, "headers"))
-    found = with_subsets(found, corpus.tests)
+    found = with_subsets(found, (corpus.train, corpus.dev, *corpus.tests))
     if corpus.train not in found:
         raise ValueError(
             f"{place.data / corpus.source}: no split '{corpus.train}', found {', '.join(found)}."

@@ -29,7 +29,7 @@ class Corpus:
     with 0 of them 500, or fewer below an hour of training.
     With ``folds`` every row is also trained on all but one of so many groups of training speakers, and tested
     on that group; ``seeds`` repeat everything.  ``tests`` are splits, or all but train and dev when empty;
-    "eval2000.callhm" is a subset of a split that the corpus knows.
+    "eval2000.callhm" is a subset of a split that the corpus knows, "train-clean-100+dev-other" are both.
     """
 
     source: str = ""

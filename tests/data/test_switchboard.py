@@ -92,6 +92,10 @@ def test_a_test_sets_subsets_are_those_that_kaldi_scores_apart(switchboard: Path
     splits = with_subsets(found, ["eval2000.callhm", "rt02", "rt03.fsh"])
     assert list(splits) == [*found, "eval2000.callhm", "rt03.fsh"]
     assert [cut.id for cut in splits["rt03.fsh"]] == [cut.id for cut in found["rt03"]]
+    both = with_subsets(found, ["rt02+eval2000.callhm", "rt02+rt04"])
+    assert list(both) == [*found, "rt02+eval2000.callhm"]
+    ids = [cut.id for part in ("rt02", "eval2000.callhm") for cut in splits[part]]
+    assert [cut.id for cut in both["rt02+eval2000.callhm"]] == ids
     with pytest.raises(ValueError, match="'eval2000' has no subset 'swbd', it has callhm"):
         with_subsets(found, ["eval2000.swbd"])
 

@@ -173,7 +173,7 @@ def openslr(tmp_path_factory: pytest.TempPathFactory, say: Say) -> Path:
     """LibriSpeech beside its lexicon and its 3-gram; speakers, chapters and utterances numbered as there."""
     data = tmp_path_factory.mktemp("openslr")
     splits = {"train-clean-100": (19, 26, 27), "dev-clean": (84,), "dev-other": (116,)}
-    splits |= {"test-clean": (61,), "test-other": (367,)}
+    splits |= {"train-clean-360": (14,), "train-other-500": (20,), "test-clean": (61,), "test-other": (367,)}
     for split, speakers in splits.items():
         for speaker in speakers:
             chapter, draw = 100 + speaker, np.random.default_rng(speaker)
@@ -299,8 +299,9 @@ def test_both_set_ups_of_acosr_run_on_librispeechs_folders_from_speech_to_the_pa
     assert called.code == 0, called.err
     place = TransducerPlace(load_transducers(recipe), tmp_path / "run", openslr)
     assert place.tests == ("dev-clean", "dev-other", "test-clean", "test-other")
-    assert set(place.splits) == {"train-clean-100", *place.tests}
-    assert len(place.store("train-clean-100")) == 3 * 24, "at three speeds"
+    train = "train-clean-100+train-clean-360+train-other-500"
+    assert set(place.splits) == {train, *place.tests}
+    assert len(place.store(train)) == 3 * (24 + 8 + 8), "at three speeds"
     home = place.run / "all" / "seed0"
     saved = load_transducer(home / "acosr-8" / "model.packed")
     assert saved.model.config.joint == ("addition" if name == "rnnt_addition" else "fc")
