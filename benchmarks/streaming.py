@@ -53,7 +53,7 @@ COPIES = 3
 LABELS = 3.0  # a second
 SHARP = 3.0  # deviation of the logits
 WIDTHS = (8, 6)
-SEARCHES: dict[str, Search] = {"greedy": Greedy(), "beam 4": BeamSearch(4)}
+SEARCHES: dict[str, Search] = {"greedy": Greedy(1), "beam 4": BeamSearch(4, max_symbols=1)}
 Sound = NDArray[np.float32]
 
 
@@ -137,7 +137,7 @@ def tune_(model: Rnnt, feats: Tensor) -> None:
     low, high = float(bias[BLANK] + lead.median()), float(bias[BLANK] + lead.max()) + SHARP
     for _ in range(8):
         bias[BLANK] = (low + high) / 2
-        searching = Greedy().begin(model, 1, enc)
+        searching = SEARCHES["greedy"].begin(model, 1, enc)
         searching.advance_(enc, lens)
         many = len(searching.hyps()[0][0].labels) > LABELS * len(feats) / 100
         low, high = ((low + high) / 2, high) if many else (low, (low + high) / 2)

@@ -106,7 +106,8 @@ def read_corpus(
 def with_subsets(found: Mapping[str, CutSet], names: Iterable[str]) -> dict[str, CutSet]:
     """The splits and those of ``names`` that are "SPLIT.SUBSET" or "SPLIT+SPLIT".
 
-    A subset is the cuts whose custom field says so.  ValueError where a split has no such subset; names with parts that there are not are passed over.
+    A subset is the cuts whose custom field says so.  ValueError where a split has no such subset; names with
+    parts that there are not are passed over.
     """
     from lhotse import CutSet
 
