@@ -25,7 +25,7 @@ from greenasr.data.files import atomic, write_atomic
 from greenasr.roles import Quantized
 
 LINES = 50  # of wgtc.jsonl, about
-MOMENTS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # shares of training at which levels are counted
+MOMENTS = (0.0, 0.5, 0.75, 0.9, 0.95, 0.98, 1.0)  # shares of training at which levels are counted
 EDGES = np.linspace(-4.5, 4.5, 181)  # levels -4 … 4, twenty bins each
 
 

@@ -126,7 +126,7 @@ def test_weights_that_acosr_trained_are_counted_at_their_levels(place: Place) ->
         assert lines[-1]["step"] == lines[-1]["of"]
         with np.load(home / name / "levels.npz") as found:
             assert found["layers"].tolist() == [n for n in each["plan"] if n.startswith("predictor")]
-            assert found["counts"].shape == (6, 3, 180) and found["counts"][0].sum() > 0
+            assert found["counts"].shape == (7, 3, 180) and found["counts"][0].sum() > 0
     assert rows["acosr-8"]["wgtc"]["total"] > rows["acosr-6-published"]["wgtc"]["total"]
 
 
