@@ -138,7 +138,7 @@ def make_task(place: Place, part: str) -> tuple[Transduction, int]:
             "frames, or use larger pieces."
         )
     masks = SpecAugment(settings.freq_masks, settings.freq_width, settings.time_masks, settings.time_width)
-    task = Transduction({"train": store}, tokenizer, {"train": ids}, settings.frames, masks)
+    task = Transduction({"train": store}, tokenizer, {"train": ids}, settings.frames, masks, settings.ctc)
     return task, len(every) - len(ids)
 
 

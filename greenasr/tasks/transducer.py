@@ -2,6 +2,14 @@
 
     L = Σ_n -ln p(y_n | x_n)  /  Σ_n (U_n + 1)          nats a label, the end of an utterance counted as one
 
+With ``ctc`` λ in training also λ times the CTC loss, a label, of what the encoder says on its own:
+
+    p(k | t) = softmax(joint(f_t, 0))_k
+
+Where text is easy to foretell the prediction network else learns it first, and the encoder has nothing left
+to learn from.  Graves et al. 2006; side by side as in Kim et al. 2017 (arXiv 1609.06773), with no weights of
+its own.
+
 Label k of the network is id k - 1 of the tokenizer; 0 is the blank.  Counting the end gives an empty
 transcript a weight of its own, and a batch of any size the same scale.  Graves 2012 (arXiv 1211.3711).
 Shapes: N batch, T frames, F features, T' encoder frames, U labels, J joint width, V labels and blank.
@@ -14,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from greenasr.data.augment import SpecAugment
@@ -32,6 +41,7 @@ class TransducerModel(Protocol):
     """What the loss needs of a network; `models.rnnt.Rnnt` has it."""
 
     config: Any
+    training: bool
 
     def __call__(
         self, feats: Tensor, feat_lens: Tensor | None, labels: Tensor, stepwise: bool = False
@@ -53,7 +63,7 @@ class Transduction:
     """The task: features of each split, and the tokenizer that makes labels of their texts.
 
     ``ids`` limits a split's utterances, `carried` to those that can be said; ``frames`` is how many frames a
-    batch has, padding included.
+    batch has, padding included; ``ctc`` is the weight of the encoder's own loss in training.
     """
 
     stores: Mapping[str, FeatureStore]
@@ -61,6 +71,7 @@ class Transduction:
     ids: Mapping[str, Sequence[str]] = field(default_factory=dict)
     frames: int = 10_000
     augment: SpecAugment | None = None
+    ctc: float = 0.0
 
     def batches(self, split: str, seed: int = 0) -> Iterator[SpeechBatch]:
         """One pass over a split, order and masks by ``seed``; only "train" is masked."""
@@ -95,7 +106,10 @@ class Transduction:
             losses = rnnt_loss(
                 logits, labels, enc_lens, lens, blank=BLANK, twice_differentiable=twice_differentiable
             )
-        return losses.sum() / (int(lens.sum()) + len(lens))
+        loss = losses.sum() / (int(lens.sum()) + len(lens))
+        if self.ctc and model.training and not twice_differentiable:
+            loss = loss + self.ctc * encoders_own(model, enc, enc_lens, labels, lens)
+        return loss
 
     def evaluate(self, model: Any, split: str) -> dict[str, float]:
         """Mean loss of a split, weighted by utterances."""
@@ -135,6 +149,20 @@ class Transduction:
                 if progress is not None:
                     progress(len(found), len(chosen))
         return {utt_id: found[utt_id] for utt_id in chosen}
+
+
+def encoders_own(
+    model: TransducerModel, enc: Tensor, enc_lens: Tensor, labels: Tensor, lens: Tensor
+) -> Tensor:
+    """CTC loss of softmax(joint(enc, 0)), () a label; utterances with fewer frames than it needs count 0.
+
+    ``enc`` (N, T', J) with ``enc_lens`` (N,), ``labels`` (N, U) with ``lens`` (N,).
+    """
+    logprobs = model.joint(enc, torch.zeros_like(enc[:1, :1])).float().log_softmax(2)
+    losses = F.ctc_loss(
+        logprobs.transpose(0, 1), labels, enc_lens, lens, blank=BLANK, reduction="none", zero_infinity=True
+    )
+    return losses.sum() / (int(lens.sum()) + len(lens))
 
 
 def labels_of(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from greenasr.data.text import Vocabulary, WordPieces
 from greenasr.decode.transducer import Greedy, Hypothesis, decode_transducer
 from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.ops.transducer import rnnt_loss
-from greenasr.tasks.transducer import Transduction, carried, labels_of, timed_words
+from greenasr.tasks.transducer import Transduction, carried, encoders_own, labels_of, timed_words
 
 TEXTS = {"u1": "ab ba", "u2": "ba", "u3": "", "u4": "c ab c", "u5": "ab"}
 LETTERS = WordPieces.train([text.split() for text in TEXTS.values()], 20, kind="char")
@@ -79,6 +81,37 @@ def test_the_loss_is_the_sum_over_utterances_alone_by_labels_and_ends(task: Tran
     batch = everything(task)
     torch.testing.assert_close(task.loss(model, batch), total / labels)
     torch.testing.assert_close(task.loss(model, batch, twice_differentiable=True), total / labels)
+
+
+@pytest.mark.parametrize("joint", ["fc", "addition"])
+def test_the_encoders_own_loss_is_of_all_strings_of_frames_that_spell_the_labels(joint: str) -> None:
+    torch.manual_seed(0)
+    model = Rnnt(RnntConfig(3, 3, 1, 4, (1,), 1, 4, 4, joint, 5, 0.0)).double()
+    labels, lens = torch.tensor([[1, 2], [2, 2], [1, 0], [2, 2], [0, 0]]), torch.tensor([2, 2, 1, 2, 0])
+    frames = torch.tensor([4, 4, 3, 2, 2])  # the fourth has too few: 2 _ 2 needs three
+    enc = torch.randn(5, 4, model.config.joint_width, dtype=torch.float64)
+    probs = model.joint(enc, torch.zeros(1, 1, enc.shape[2])).detach().float().softmax(2)
+    total = 0.0
+    for n, (length, wanted) in enumerate(zip(frames.tolist(), labels, strict=True)):
+        chance = 0.0
+        for string in product(range(3), repeat=length):
+            said = [k for k, _ in groupby(string) if k]
+            if said == wanted[: lens[n]].tolist():
+                chance += float(torch.stack([probs[n, t, k] for t, k in enumerate(string)]).prod())
+        total -= math.log(chance) if chance else 0.0
+    found = encoders_own(model, enc, frames, labels, lens)
+    assert float(found) == pytest.approx(total / 12, rel=1e-5) and total > 0
+
+
+def test_only_training_hears_of_the_encoders_own_loss(task: Transduction) -> None:
+    model, batch = network(task), everything(task)
+    both = replace(task, ctc=0.5)
+    plain = task.loss(model, batch)
+    enc, enc_lens, _ = model(batch.feats, batch.feat_lens, task.labels(batch.texts)[0])
+    own = encoders_own(model, enc, enc_lens, *task.labels(batch.texts))
+    torch.testing.assert_close(both.loss(model, batch), plain + 0.5 * own)
+    torch.testing.assert_close(both.loss(model, batch, twice_differentiable=True), plain)
+    torch.testing.assert_close(both.loss(model.eval(), batch), plain)
 
 
 @pytest.mark.parametrize("tokenizer", [LETTERS, WORDS], ids=["letters", "words"])
