@@ -138,7 +138,9 @@ def make_task(place: Place, part: str) -> tuple[Transduction, int]:
             "frames, or use larger pieces."
         )
     masks = SpecAugment(settings.freq_masks, settings.freq_width, settings.time_masks, settings.time_width)
-    task = Transduction({"train": store}, tokenizer, {"train": ids}, settings.frames, masks, settings.ctc)
+    task = Transduction(
+        {"train": store}, tokenizer, {"train": ids}, settings.frames, masks, settings.ctc, settings.hidden
+    )
     return task, len(every) - len(ids)
 
 

@@ -44,12 +44,13 @@ class LabelSettings:
 class TaskSettings:
     """Frames of a batch, and masks as in `SpecAugment`.
 
-    Utterances with more than ``max_symbols`` labels for every encoder frame are not trained on.  ``ctc`` is
-    the weight of the encoder's own loss while the float row is trained, see `tasks.transducer`.
+    Utterances with more than ``max_symbols`` labels for every encoder frame are not trained on.  ``ctc``
+    and ``hidden`` are for training, see `tasks.transducer`.
     """
 
     frames: int = 10_000
     ctc: float = 0.0
+    hidden: float = 0.0
     max_symbols: int = 5
     freq_masks: int = 1
     freq_width: int = 6

@@ -8,7 +8,8 @@ With ``ctc`` λ in training also λ times the CTC loss, a label, of what the enc
 
 Where text is easy to foretell the prediction network else learns it first, and the encoder has nothing left
 to learn from.  Graves et al. 2006; side by side as in Kim et al. 2017 (arXiv 1609.06773), with no weights of
-its own.
+its own.  With ``hidden`` h in training the prediction network reads a blank for each label with chance h
+(word dropout, Bowman et al. 2016, arXiv 1511.06349), lest it learn the transcripts of little speech by heart.
 
 Label k of the network is id k - 1 of the tokenizer; 0 is the blank.  Counting the end gives an empty
 transcript a weight of its own, and a batch of any size the same scale.  Graves 2012 (arXiv 1211.3711).
@@ -63,7 +64,8 @@ class Transduction:
     """The task: features of each split, and the tokenizer that makes labels of their texts.
 
     ``ids`` limits a split's utterances, `carried` to those that can be said; ``frames`` is how many frames a
-    batch has, padding included; ``ctc`` is the weight of the encoder's own loss in training.
+    batch has, padding included; ``ctc`` is the weight of the encoder's own loss in training, ``hidden`` the
+    share of labels that the prediction network does not see there.
     """
 
     stores: Mapping[str, FeatureStore]
@@ -72,6 +74,7 @@ class Transduction:
     frames: int = 10_000
     augment: SpecAugment | None = None
     ctc: float = 0.0
+    hidden: float = 0.0
 
     def batches(self, split: str, seed: int = 0) -> Iterator[SpeechBatch]:
         """One pass over a split, order and masks by ``seed``; only "train" is masked."""
@@ -96,7 +99,10 @@ class Transduction:
             )
         labels, lens = self.labels(batch.texts)
         labels = labels.to(batch.feats.device)
-        enc, enc_lens, pred = model(batch.feats, batch.feat_lens, labels, stepwise=twice_differentiable)
+        shown = labels
+        if self.hidden and model.training and not twice_differentiable:
+            shown = labels.masked_fill(torch.rand(labels.shape).to(labels.device) < self.hidden, BLANK)
+        enc, enc_lens, pred = model(batch.feats, batch.feat_lens, shown, stepwise=twice_differentiable)
         if model.config.joint == "addition":
             losses = merged_rnnt_loss(
                 enc, pred, labels, enc_lens, lens, blank=BLANK, twice_differentiable=twice_differentiable

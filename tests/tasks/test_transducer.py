@@ -114,6 +114,26 @@ def test_only_training_hears_of_the_encoders_own_loss(task: Transduction) -> Non
     torch.testing.assert_close(both.loss(model.eval(), batch), plain)
 
 
+def test_labels_are_hidden_from_the_prediction_network_in_training_alone(task: Transduction) -> None:
+    model, batch = network(task), everything(task)
+    seen: list[torch.Tensor] = []
+    predict = model.predict
+    model.predict = lambda labels, stepwise=False: (seen.append(labels), predict(labels, stepwise))[1]  # type: ignore[method-assign]
+    some, all_hidden = replace(task, hidden=0.5), replace(task, hidden=1.0)
+    labels, lens = task.labels(batch.texts)
+    torch.manual_seed(0)
+    some.loss(model, batch)
+    inside = torch.arange(labels.shape[1]) < lens[:, None]
+    assert 0 < int((seen[-1] != labels)[inside].sum()) < int(lens.sum())
+    assert bool((seen[-1].eq(0) | seen[-1].eq(labels)).all())
+    blind = all_hidden.loss(model, batch)
+    assert not seen[-1].any() and float(blind.detach()) != float(task.loss(model, batch).detach())
+    some.loss(model, batch, twice_differentiable=True)
+    assert torch.equal(seen[-1], labels)
+    some.loss(model.eval(), batch)
+    assert torch.equal(seen[-1], labels)
+
+
 @pytest.mark.parametrize("tokenizer", [LETTERS, WORDS], ids=["letters", "words"])
 def test_labels_spell_the_words_again_and_are_never_the_blank(
     tokenizer: WordPieces | Vocabulary, tmp_path: Path
