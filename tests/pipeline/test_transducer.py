@@ -271,3 +271,23 @@ def test_a_kind_of_recipe_that_there_is_not_is_refused(
     recipe = write_recipe(tmp_path, FLOAT, ('kind = "transducer"', 'kind = "ctc"'), kind="transducer")
     called = greenasr("table", recipe, "--out", tmp_path / "run")
     assert called.code == 2 and "kind is 'ctc': choose hybrid or transducer" in called.err
+
+
+def test_a_search_chooses_among_the_rows_that_admm_trained(
+    place: Place, corpus: Path, tmp_path: Path, write_recipe: Recipe, greenasr: Call
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(
+        place.run, run, ignore=shutil.ignore_patterns("recipe.json", "acosr*", "none*", "kl*", "h*")
+    )
+    rows = FLOAT + row("admm", 2) + row("admm", 8) + row("search", 4.0)
+    recipe = write_recipe(tmp_path, rows, kind="transducer")
+    called = greenasr("table", recipe, "--data", corpus, "--out", run, "--only", "all/seed0/search-4/words")
+    assert called.code == 0, called.err
+    home = run / "all" / "seed0"
+    assert (home / "float" / "model.packed").stat().st_mtime == (
+        place.run / "all" / "seed0" / "float" / "model.packed"
+    ).stat().st_mtime, "what was finished is not trained again"
+    plan = rows_of(run)["search-4"]["plan"]
+    assert set(plan.values()) <= {2, 8} and set(plan) == set(rows_of(place.run)["kl-4"]["plan"])
+    assert read_json(home / "search-4" / "bit_map.json") and rows_of(run)["search-4"]["bits"] <= 4
