@@ -52,12 +52,19 @@ def smallest(
     compared: Callable[[Row], Mapping[str, Any] | None],
     name: Callable[[Row], str],
 ) -> str:
-    """The smallest file that ``compared`` to full precision has no significant increase, in a sentence."""
+    """The smallest file that ``compared`` to full precision has no significant increase, in a sentence.
+
+    Rows that have not recognised all words of the full-precision one yet are left out.
+    """
     full = next((row for row in value["rows"] if row["name"] == "float"), None)
     held = [
         (row["ratio"], row, found)
         for row in value["rows"]
-        if row["ratio"] and (found := compared(row)) and found["mark"] != "*"
+        if full
+        and row["words"] == full["words"]
+        and row["ratio"]
+        and (found := compared(row))
+        and found["mark"] != "*"
     ]
     if not full or not held:
         return "No compressed recogniser is without a significant increase yet."

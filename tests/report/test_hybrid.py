@@ -150,6 +150,9 @@ def test_the_first_sentence_names_the_smallest_file_that_is_not_worse() -> None:
     assert "KL plan, QAT (ACosR), 4.0 bits: 11.0 times smaller, 12.10 % WER" in headline(made_up())
     worse = {**made_up(), "rows": [row("float", 12.0, 4.52), row("bp-1", 55.0, 0.14, "**")]}
     assert headline(worse).startswith("No compressed recogniser")
+    value = made_up()
+    value["rows"] = [{**row, "words": row["words"] - (row["name"] != "float")} for row in value["rows"]]
+    assert headline(value).startswith("No compressed recogniser"), "none has recognised all words yet"
 
 
 def test_markdown_of_a_small_table() -> None:
