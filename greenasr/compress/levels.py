@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from greenasr.compress.attach import Grid
 from greenasr.ops.bits import largest_code
@@ -101,10 +102,10 @@ class AbsoluteCosines(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, weight: Tensor, grid: Grid) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, grid: Grid) -> Tensor:
         """Summed in double precision."""
         ctx.save_for_backward(weight)
-        ctx.grid = grid  # type: ignore[attr-defined]
+        ctx.grid = grid
         total = torch.zeros((), dtype=torch.float64, device=weight.device)
         for span, step, bits in tables(grid, weight):
             for rows, steps in blocks(span, step):
@@ -113,10 +114,10 @@ class AbsoluteCosines(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, outer: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
         """-π θ sin(π r), eq. 7, times what comes from outside."""
-        (weight,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        grid = ctx.grid  # type: ignore[attr-defined]
+        (weight,) = ctx.saved_tensors
+        grid = ctx.grid
         slope = torch.empty_like(weight)
         for (span, step, bits), (into, _, _) in zip(tables(grid, weight), tables(grid, slope), strict=True):
             for (rows, steps), (out, _) in zip(blocks(span, step), blocks(into, step), strict=True):

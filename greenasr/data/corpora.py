@@ -113,8 +113,10 @@ def with_subsets(found: Mapping[str, CutSet], names: Iterable[str]) -> dict[str,
 
     splits = dict(found)
     for name in names:
+        if name in found:
+            continue
         parts = [_subset(found, part) for part in name.split("+")]
-        if name not in found and all(part is not None for part in parts):
+        if all(part is not None for part in parts):
             splits[name] = CutSet.from_cuts([cut for part in parts for cut in part or ()])
     return splits
 

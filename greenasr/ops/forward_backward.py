@@ -271,7 +271,7 @@ def forward_backward(
     n_frames = int(lens.max()) if len(lens) else 0
     logits = logits[:, :n_frames]
     emissions, ends = Emissions(trellis, logits, lens), at_ends(lens)
-    alpha, scales, at_end = _start(trellis, len(lens), leaky)
+    alpha, scales, at_end = start_of(trellis, len(lens), leaky)
     arrived = trellis.room(n_frames, alpha.shape[1]) if slopes else None
     length = max(1, n_frames if arrived is None else len(arrived))
     stretches = [range(t, min(t + length, n_frames)) for t in range(0, n_frames, length)]
@@ -313,7 +313,7 @@ def path_logprobs(trellis: Trellis, logits: Tensor, lens: Tensor, leaky: float =
     """What `forward_backward` sums, in operations that autograd can follow, twice: for Hessian products."""
     logits = logits[:, : int(lens.max()) if len(lens) else 0]
     emissions, ends = Emissions(trellis, logits, lens), at_ends(lens)
-    alpha, scales, at_end = _start(trellis, len(lens), leaky)
+    alpha, scales, at_end = start_of(trellis, len(lens), leaky)
     for t in range(logits.shape[1]):
         arrived = _Product.apply(alpha, trellis.onward, trellis.back)
         assert isinstance(arrived, Tensor)
@@ -326,7 +326,7 @@ def path_logprobs(trellis: Trellis, logits: Tensor, lens: Tensor, leaky: float =
     return logprobs_of(scales, at_end, emissions.offset, lens)
 
 
-def _start(trellis: Trellis, n_utts: int, leaky: float) -> tuple[Tensor, list[Tensor], Tensor]:
+def start_of(trellis: Trellis, n_utts: int, leaky: float) -> tuple[Tensor, list[Tensor], Tensor]:
     """α before the first frame with its leak, (S, B); its sum before scaling, [(N,)]; zeros (N,)."""
     alpha = trellis.initial.expand(-1, n_utts) if trellis.owner is None else trellis.initial
     scale = scale_of(trellis.total(alpha))

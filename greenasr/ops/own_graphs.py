@@ -16,7 +16,16 @@ import warnings
 import torch
 from torch import Tensor
 
-from greenasr.ops.forward_backward import Emissions, Slopes, Trellis, at_ends, logprobs_of, scale_of
+from greenasr.ops.forward_backward import (
+    Csr,
+    Emissions,
+    Slopes,
+    Trellis,
+    at_ends,
+    logprobs_of,
+    scale_of,
+    start_of,
+)
 
 
 def both_ways(trellis: Trellis, logits: Tensor, lens: Tensor) -> tuple[Tensor, Slopes]:
@@ -36,12 +45,11 @@ def both_ways(trellis: Trellis, logits: Tensor, lens: Tensor) -> tuple[Tensor, S
     aim = torch.ones(2 * n, dtype=dtype, device=o.device)
     aim[n:] = torch.finfo(dtype).max ** 0.9  # β as large as is safe: it cannot overflow where α is almost 0
 
-    begun = scale_of(trellis.total(trellis.initial))
-    alpha = trellis.initial * trellis.spread(begun.reciprocal())
+    alpha, scales, at_end = start_of(trellis, n, 0.0)
     there = o.new_zeros(n_frames, 2 * size)  # a_t, v_{T-1-t}
     if n_frames:
         there[0] = torch.cat([trellis.onward.times(alpha)[:, 0], final])
-    sides, scales, at_end = torch.cat([o, o.flip(0)], 1), [begun], torch.zeros_like(begun)
+    sides = torch.cat([o, o.flip(0)], 1)
     for t in range(n_frames):
         y = sides[t] * there[t]
         total = scale_of(torch.mv(sums, y))
@@ -81,8 +89,8 @@ def _sums(owner: Tensor, n_utts: int, dtype: torch.dtype) -> Tensor:
 
 def _csr(rows: Tensor, cols: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A sparse matrix of torch's."""
-    order = rows.argsort(stable=True)
-    crow = torch.nn.functional.pad(torch.bincount(rows, minlength=shape[0]).cumsum(0), (1, 0))
+    made = Csr.of(rows, cols, values, shape[0])
+    assert made.values is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "CSR support is in beta state", said once
-        return torch.sparse_csr_tensor(crow.int(), cols[order].int(), values[order], shape)
+        return torch.sparse_csr_tensor(made.crow.int(), made.col.int(), made.values, shape)

@@ -99,8 +99,8 @@ class Transduction:
             )
         labels, lens = self.labels(batch.texts)
         labels = labels.to(batch.feats.device)
-        shown = labels
-        if self.hidden and model.training and not twice_differentiable:
+        learning, shown = model.training and not twice_differentiable, labels
+        if self.hidden and learning:
             shown = labels.masked_fill(torch.rand(labels.shape).to(labels.device) < self.hidden, BLANK)
         enc, enc_lens, pred = model(batch.feats, batch.feat_lens, shown, stepwise=twice_differentiable)
         if model.config.joint == "addition":
@@ -113,7 +113,7 @@ class Transduction:
                 logits, labels, enc_lens, lens, blank=BLANK, twice_differentiable=twice_differentiable
             )
         loss = losses.sum() / (int(lens.sum()) + len(lens))
-        if self.ctc and model.training and not twice_differentiable:
+        if self.ctc and learning:
             loss = loss + self.ctc * encoders_own(model, enc, enc_lens, labels, lens)
         return loss
 
