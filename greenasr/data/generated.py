@@ -146,7 +146,7 @@ class _Split:
 
     def share(self) -> tuple[tuple[Speaker, ...], float, int]:
         """Its speakers, and the least seconds and utterances of each."""
-        everybody = speakers(self.part.roster)
+        everybody = speakers(self.part.roster, self.part.speakers)
         if self.name == "train":
             seconds = 3600 * self.hours
             used = everybody[: max(1, int(seconds / LEAST_SECONDS))]
@@ -197,7 +197,7 @@ def _make_split(
         return speaker.name, np.concatenate([next(sounds)[1] for _ in range(CHUNK)])
 
     heard = any("babble" in condition.noises for _, condition in split.part.where)
-    talkers = speakers(split.part.roster)[-TALKERS:] if heard else ()
+    talkers = speakers(split.part.roster, split.part.speakers)[-TALKERS:] if heard else ()
     background = list(pool.map(partial(with_engine, chatter), talkers))
 
     def speak(engine: Synthesiser, speaker: Speaker) -> list[Row]:

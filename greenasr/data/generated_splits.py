@@ -10,7 +10,8 @@
                appliances     test         the same; requests that train and dev lack
                entertainment  test         the same; requests that train and dev lack
 
-"speech" says what the grammar does, "assistant" has ACosR's three test sets (see `assistant.py`).
+"speech" says what the grammar does, "assistant" has ACosR's three test sets (see `assistant.py`) and
+312 training speakers: every variant in every accent, twice.
 No speaker and no vocal tract is in two of train, dev and test.
 """
 
@@ -53,11 +54,15 @@ HOME: Where = (
 
 @dataclass(frozen=True)
 class Part:
-    """A split: its roster of speakers, conditions by share, and the kind of requests, "" for any."""
+    """A split: its roster of speakers, conditions by share, kind of requests, "" for any, how many speak.
+
+    ``speakers`` is 0 for as many as the roster has by default.
+    """
 
     roster: str
     where: Where
     kind: str = ""
+    speakers: int = 0
 
 
 DOMAINS: Mapping[str, Mapping[str, Part]] = {
@@ -69,7 +74,7 @@ DOMAINS: Mapping[str, Mapping[str, Part]] = {
         "test_far": Part("test", ((1.0, Condition("far", (5, 10), rt60=(0.25, 0.5))),)),
     },
     "assistant": {
-        "train": Part("train", HOME, "frequent"),
+        "train": Part("train", HOME, "frequent", speakers=312),
         "dev": Part("dev", HOME, "frequent"),
         **{kind: Part("test", HOME, kind) for kind in KINDS},
     },

@@ -73,15 +73,15 @@ class Speaker:
         return f"{self.accent}+{self.variant}"
 
 
-def speakers(roster: str) -> tuple[Speaker, ...]:
-    """The speakers of "train", "dev" or "test", always the same ones.
+def speakers(roster: str, count: int = 0) -> tuple[Speaker, ...]:
+    """The speakers of "train", "dev" or "test", always the same ones; the first ``count`` of any number.
 
     >>> [speaker.voice for speaker in speakers("dev")][:5]
     ['en-us+m6', 'en+linda', 'en-us-nyc+edward', 'en-gb-scotland+belinda', 'en+m6']
     """
     variants, rng = VARIANTS[roster], random.Random(f"greenasr speakers 1, {roster}")
     found = []
-    for i in range(SPEAKERS[roster]):
+    for i in range(count or SPEAKERS[roster]):
         turn, variant = divmod(i, len(variants))
         accent = ACCENTS[(variant + turn) % len(ACCENTS)]
         rate, pitch, range_ = (
