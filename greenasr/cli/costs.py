@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,25 +64,30 @@ def costs(
     models = {width: span_weights(file) for width, file in files.items()}
     clusters = make_clusters(saved.model, by, bands)
     task = lm.task_of(saved, {"train": read_sentences(text)})
+    folder = out.with_name(f"{out.name}.{method}")
+    inputs: dict[str, Any] = {"model": digest(model), "text": digest(text), "by": by, "band": band}
+    inputs |= {"trained": {str(width): digest(file) for width, file in files.items()}, "seed": seed}
     with bars() as tell:
         if method == "search":
             training = Training(epochs=epochs, lr=lr, weight_decay=0.0, warmup=0.0, seed=seed)
-            folder = out.with_name(f"{out.name}.search")
-            inputs = {"model": digest(model), "text": digest(text), "bits": bits, "by": by, "band": band}
-            inputs |= {"trained": {str(width): digest(file) for width, file in files.items()}}
-            with claimed(folder, {**inputs, "training": asdict(training)}):
+            with claimed(folder, {**inputs, "bits": bits, "training": asdict(training)}):
                 table, _ = lm.search_plan(
                     folder, saved, task, clusters, models, bits, training, step,
                     on_step=lambda done, of, loss: tell("search", done, of, f"loss {loss:.3f}"),
                 )  # fmt: skip
         else:
-            table = lm.measure_costs(
-                method, saved.model, task, clusters, wanted, step=step, n_batches=batches,
-                tolerance=tolerance, max_probes=max_probes, seed=seed, trained=models or None,
-                tell=lambda done, of, note: tell(method, done, of, note),
-            )  # fmt: skip
+            probing = {"step": step, "batches": batches, "tolerance": tolerance, "max_probes": max_probes}
+            with claimed(folder, {**inputs, **probing, "widths": wanted}):
+                table = lm.measure_costs(
+                    method, saved.model, task, clusters, wanted, step=step, n_batches=batches,
+                    tolerance=tolerance, max_probes=max_probes, seed=seed, trained=models or None,
+                    kept=folder / "probes.json", tell=lambda done, of, note: tell(method, done, of, note),
+                )  # fmt: skip
     write_json(out, table.to_json())
-    (out.with_name(f"{out.name}.search") / "checkpoint.pt").unlink(missing_ok=True)
+    if method == "search":
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder)
     warning = table.details.get("warning")
     result = {"costs": str(out), "method": method, "clusters": len(clusters), "details": dict(table.details)}
     show(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from greenasr.compress.candidates import Trained, cluster_weights, quantized_weights, rows_of
-from greenasr.ops.curvature import ProbeKind, Traces, hutchinson
+from greenasr.ops.curvature import ProbeKind, Probing, Traces, hutchinson
 from greenasr.roles import Cluster, CostTable, Task
 
 
@@ -41,6 +41,8 @@ def hessian_costs(
     min_probes: int = 16,
     max_probes: int = 1024,
     progress: Callable[[int, float], None] | None = None,
+    begun: Probing | None = None,
+    keep: Callable[[Probing], None] | None = None,
 ) -> CostTable:
     """Eq. 10 for every cluster and width, from one Hessian product a probe for all of them.
 
@@ -48,7 +50,8 @@ def hessian_costs(
     500 tokens a batch gave the sharpest traces a second.  Probes are added until every cluster's
     standard error is under ``tolerance`` of its trace (`Traces.excess`) or ``max_probes`` are spent.
     The candidates are the projections with ``step`` as in a bit map, or ``trained``: bits -> span key
-    -> weight.  ``progress`` is told (probes so far, largest relative error).
+    -> weight.  ``progress`` is told (probes so far, largest relative error), ``keep`` how far the probes are,
+    which may have ``begun`` before.
 
     A trace below its own standard error cannot be told from zero and may be negative (no minimum, or
     chance); it is replaced by the standard error, so that no cost is negative, and listed in
@@ -75,8 +78,11 @@ def hessian_costs(
                 min_probes=min_probes,
                 max_probes=max_probes,
                 progress=progress,
+                begun=begun,
+                keep=keep,
             )
-            seconds_per_probe = (_clock(device) - start) / traces.probes
+            before = sum(map(len, begun.draws)) if begun else 0
+            seconds_per_probe = (_clock(device) - start) / max(1, traces.probes - before)
             seconds_forward_backward = _seconds_forward_backward(losses[0], list(weights.values()), device)
     finally:
         model.train(was_training)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -62,6 +62,31 @@ class Traces:
         size = self.mean.abs()
         floor = torch.clamp(size, min=negligible * float(size.mean()))
         return float((self.standard_error / floor.clamp(min=1e-300)).max())
+
+
+@dataclass
+class Probing:
+    """How far `hutchinson` has come: what it needs to go on as if it had never stopped.
+
+    ``draws`` has the estimates of each loss, ``wanted`` how many the round in hand gives each of them, ``at``
+    the loss that is next, ``state`` the generator's.
+    """
+
+    draws: list[list[Tensor]]
+    wanted: int
+    at: int
+    state: Tensor
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` reads back, exact in float64."""
+        draws = [[draw.tolist() for draw in seen] for seen in self.draws]
+        return {"draws": draws, "wanted": self.wanted, "at": self.at, "state": self.state.tolist()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Probing:
+        """Read what `to_json` wrote."""
+        draws = [[torch.tensor(draw, dtype=torch.float64) for draw in seen] for seen in value["draws"]]
+        return cls(draws, value["wanted"], value["at"], torch.tensor(value["state"], dtype=torch.uint8))
 
 
 def draw_probe(
@@ -142,6 +167,8 @@ def hutchinson(
     min_probes: int = 16,
     max_probes: int = 1024,
     progress: Callable[[int, float], None] | None = None,
+    begun: Probing | None = None,
+    keep: Callable[[Probing], None] | None = None,
 ) -> Traces:
     """Tr(H_ii) of every block on the mean of ``losses``, with probes added until it is sharp enough.
 
@@ -153,6 +180,8 @@ def hutchinson(
     round gives each loss the number of probes that the spread so far asks for, at most doubling; the first
     gives at least eight, so that they share the price of the first backward.  ``progress(probes,
     excess)`` is told after each loss.  Given the number of probes the estimate is unbiased.
+
+    ``keep`` hears after each loss how far it is; ``begun`` from there gives what it would have given.
     """
     if not losses:
         raise ValueError("no batch to take the Hessian on: give at least one")
@@ -164,17 +193,21 @@ def hutchinson(
     share = max_probes // len(losses)
     wanted = min(max(8, math.ceil(min_probes / len(losses))), share)
     draws: list[list[Tensor]] = [[] for _ in losses]
-    excess = math.inf
+    at, excess = 0, math.inf
+    if begun is not None:
+        draws, wanted, at = [list(seen) for seen in begun.draws], begun.wanted, begun.at
+        generator.set_state(begun.state)
+        whole = min(map(len, draws))
+        excess = _excess(blocks, [seen[:whole] for seen in draws] if whole else draws[:at])
     while True:
-        for n, loss in enumerate(losses, 1):
+        for n, loss in enumerate(losses[at:], at + 1):
             probes = (draw_probe(weights, generator, kind) for _ in range(wanted))
             with torch.enable_grad():
                 rows = hessian_quadratic_forms(loss(), weights, probes)
                 draws[n - 1] += [block_sums(row, blocks) for row in rows]
             level = draws if n == len(losses) else draws[:n] if not draws[-1] else []
             if level:  # as many probes on each
-                traces = Traces(tuple(blocks), torch.stack([torch.stack(seen) for seen in level]))
-                excess = traces.excess()
+                excess = _excess(blocks, level)
             if not math.isfinite(excess):
                 spent = sum(map(len, draws))
                 raise ValueError(
@@ -182,8 +215,20 @@ def hutchinson(
                 )
             if progress is not None:
                 progress(sum(map(len, draws)), excess)
-        done = len(draws[0])
+            if keep is not None and n < len(losses):
+                keep(Probing(draws, wanted, n, generator.get_state()))
+        done, at = len(draws[0]), 0
         if excess <= tolerance or done >= share:
-            return traces
+            return _traces(blocks, draws)
         needed = math.ceil(done * (excess / tolerance) ** 2) - done if tolerance > 0 else done
         wanted = max(1, min(needed, done, share - done))
+        if keep is not None:
+            keep(Probing(draws, wanted, 0, generator.get_state()))
+
+
+def _traces(blocks: Iterable[str], draws: Sequence[Sequence[Tensor]]) -> Traces:
+    return Traces(tuple(blocks), torch.stack([torch.stack(list(seen)) for seen in draws]))
+
+
+def _excess(blocks: Iterable[str], draws: Sequence[Sequence[Tensor]]) -> float:
+    return _traces(blocks, draws).excess()

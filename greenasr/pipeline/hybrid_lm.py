@@ -114,9 +114,11 @@ def _compress(place: AnyPlace, part: str, folder: Path, tell: Tell) -> dict[str,
         costs = lm.measure_costs(
             settings.plan, saved.model, task, make_clusters(saved.model, compress.by, compress.bands),
             compress.widths, step=compress.step, n_batches=compress.cost_batches,
-            tolerance=compress.cost_tolerance, max_probes=compress.max_probes, tell=tell,
+            tolerance=compress.cost_tolerance, max_probes=compress.max_probes,
+            kept=folder / "probes.json", tell=tell,
         )  # fmt: skip
         write_json(costs_file, costs.to_json())
+        (folder / "probes.json").unlink(missing_ok=True)
     bit_map = allocate(
         read_costs(costs_file), average_bits=settings.bits, pinned=compress.pin, step=compress.step
     )

@@ -24,10 +24,11 @@ from greenasr.compress.hessian import hessian_costs
 from greenasr.compress.kl import kl_costs
 from greenasr.compress.none import NoCompression
 from greenasr.compress.search import Search
-from greenasr.data.files import write_json
+from greenasr.data.files import read_json, write_json
 from greenasr.data.text import Tokenizer, Vocabulary, WordPieces, Words, check_covers, stream
 from greenasr.decode.interpolate import em_weights, interpolate
 from greenasr.decode.ngram import NGram
+from greenasr.ops.curvature import Probing
 from greenasr.pipeline.models import Opened, Saved, load, save
 from greenasr.pipeline.recipe import Windows
 from greenasr.roles import BitMap, Cluster, CostTable, Task
@@ -158,9 +159,14 @@ def measure_costs(
     max_probes: int = 256,
     seed: int = 0,
     trained: Trained | None = None,
+    kept: Path | None = None,
     tell: Tell = lambda done, of, note: None,
 ) -> CostTable:
-    """Hessian or KL costs of every cluster and width on ``n_batches`` of the training split."""
+    """Hessian or KL costs of every cluster and width on ``n_batches`` of the training split.
+
+    Hessian probes go into the file ``kept`` as they are made; one that is there, of the same model and
+    settings, is gone on from.
+    """
     batches = list(islice(task.batches("train", seed=seed + 1), n_batches))
     if method == "kl":
         return kl_costs(
@@ -169,10 +175,12 @@ def measure_costs(
         )  # fmt: skip
     if method != "hessian":
         raise ValueError(f"costs by '{method}': choose hessian, kl or search.")
+    begun = Probing.from_json(read_json(kept)) if kept and kept.exists() else None
     return hessian_costs(
         model, task, batches, clusters, widths,
         generator=torch.Generator().manual_seed(seed), step=step, trained=trained, tolerance=tolerance,
-        max_probes=max_probes,
+        max_probes=max_probes, begun=begun,
+        keep=(lambda probing: write_json(kept, probing.to_json())) if kept else None,
         progress=lambda n, error: tell(n, max_probes, f"standard error {100 * error:.1f} %"),
     )  # fmt: skip
 

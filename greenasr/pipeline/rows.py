@@ -80,9 +80,10 @@ def measure(
     costs = measure_costs(
         row.method, model, task, clusters, compress.widths, step=compress.step,
         n_batches=compress.cost_batches, tolerance=compress.cost_tolerance, max_probes=compress.max_probes,
-        seed=seed, tell=tell,
+        seed=seed, kept=folder / "probes.json", tell=tell,
     )  # fmt: skip
     write_json(folder / "costs.json", costs.to_json())
+    (folder / "probes.json").unlink(missing_ok=True)
     return {"method": row.method, "details": dict(costs.details)}
 
 

@@ -235,9 +235,10 @@ def _costs(place: Place, method: str, folder: Path, tell: Tell) -> dict[str, Any
     costs = lm.measure_costs(
         method, saved.model, task, clusters_of(place, saved.model), compress.widths, step=compress.step,
         n_batches=compress.cost_batches, tolerance=compress.cost_tolerance, max_probes=compress.max_probes,
-        tell=tell,
+        kept=folder / "probes.json", tell=tell,
     )  # fmt: skip
     write_json(folder / "costs.json", costs.to_json())
+    (folder / "probes.json").unlink(missing_ok=True)
     traces, errors = costs.details.get("traces", {}), costs.details.get("standard_errors", {})
     return {"method": method, "traces": {name: [trace, errors[name]] for name, trace in traces.items()}}
 

@@ -1,7 +1,8 @@
 """Hutchinson against Hessians small enough to write down."""
 
+import json
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -156,6 +157,26 @@ def test_the_number_of_probes_never_passes_the_limit() -> None:
     weights, loss = small_network()
     traces = curvature.hutchinson([loss] * 3, weights, BLOCKS, generator(), tolerance=1e-6, max_probes=50)
     assert traces.probes == 48
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
+def test_probing_that_was_stopped_after_any_loss_goes_on_to_the_same_estimates(stop: int) -> None:
+    torch.manual_seed(3)
+    w = torch.randn(3, 4, requires_grad=True)
+    losses = [lambda k=k: (w @ w.T).pow(2).sum() * (k + 1) + w.pow(4).sum() for k in range(3)]
+    blocks = {"top": [("w", 0, 2)], "rest": [("w", 2, 3)]}
+    settings = {"tolerance": 0.01, "min_probes": 6, "max_probes": 60}
+
+    def probe(begun: curvature.Probing | None, keep: Any) -> Any:
+        return curvature.hutchinson(
+            losses, {"w": w}, blocks, generator(5), **settings, begun=begun, keep=keep
+        )
+
+    kept: list[dict[str, Any]] = []
+    whole = probe(None, lambda probing: kept.append(probing.to_json()))
+    assert len(kept) > stop
+    resumed = probe(curvature.Probing.from_json(json.loads(json.dumps(kept[stop]))), None)
+    assert torch.equal(whole.draws, resumed.draws)
 
 
 def test_bad_input_is_named() -> None:
