@@ -1,0 +1,40 @@
+"""The LSTM language model without torch (`models.lstm_lm`): embedding, LSTM layers, output layer.
+
+Shapes: N hypotheses, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from greenasr.runtime import lstm
+from greenasr.runtime.pointwise import Floats
+from greenasr.runtime.weights import Weights
+
+State = tuple[lstm.State, ...]
+
+
+class LstmLm:
+    """Token ids to hidden vectors; `logits` turns those into scores of the vocabulary."""
+
+    def __init__(self, config: Mapping[str, Any], weights: Weights):
+        self.vocab = int(config["vocab"])
+        self.embedding = weights.rows("embedding.weight")
+        self.layers = [lstm.LstmLayer(weights, f"layers.{i}") for i in range(int(config["layers"]))]
+        self.output = weights.linear("output")
+
+    def hidden(self, ids: NDArray[np.integer[Any]], state: State | None = None) -> tuple[Floats, State]:
+        """(N, T) -> hidden (N, T, D) and the state for the tokens that follow."""
+        x, new = self.embedding(ids), []
+        for i, layer in enumerate(self.layers):
+            x, after = layer(x, state[i] if state else None)
+            new.append(after)
+        return x, tuple(new)
+
+    def logits(self, hidden: Floats) -> Floats:
+        """(…, D) -> (…, V)."""
+        return self.output(hidden)

@@ -1,0 +1,218 @@
+"""Every network of the runtime gives what the torch network of the same file gives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from greenasr.models.lhuc import attach_lhuc_
+from greenasr.runtime import engine
+from greenasr.runtime.transformer_lm import Past
+
+BITS = [None, (1, 2, 4, 8), (3, 6, 16, 2)]
+Made = Callable[..., Any]
+
+
+def close(found: Any, expected: torch.Tensor, share: float = 2e-5) -> None:
+    wanted = expected.detach().numpy()
+    assert_allclose(found, wanted, rtol=0, atol=share * max(1.0, float(np.abs(wanted).max())))
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("step", ["cluster", "row", "group:4"])
+@pytest.mark.parametrize("kind", ["transformer", "lstm"])
+def test_a_language_model_equals_torch(made: Made, kind: str, bits: Any, step: str) -> None:
+    packed, model = made(kind, bits, step, bands={"embedding.weight": [5, 20]})
+    network: Any = engine.build(packed, "float32")
+    ids = np.random.default_rng(0).integers(0, 50, (3, 11))
+    hidden, _ = network.hidden(ids)
+    expected, _ = model(torch.from_numpy(ids))
+    close(hidden, expected)
+    close(network.logits(hidden), model.output(expected))
+
+
+@pytest.mark.parametrize("kind", ["transformer", "lstm"])
+def test_tokens_one_by_one_give_what_all_at_once_give(made: Made, kind: str) -> None:
+    network: Any = engine.build(made(kind)[0], "float32")
+    ids = np.random.default_rng(0).integers(0, 50, (2, 12))
+    whole, _ = network.hidden(ids)
+    state, parts = None, []
+    for part in np.split(ids, [1, 2, 7, 8], 1):
+        hidden, state = network.hidden(part, state)
+        parts.append(hidden)
+    assert_allclose(np.concatenate(parts, 1), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "lstm"])
+def test_a_state_is_a_value_that_several_may_go_on_from(made: Made, kind: str) -> None:
+    network: Any = engine.build(made(kind)[0], "float32")
+    start = np.array([[3, 4, 5]])
+    _, state = network.hidden(start)
+    for _ in range(2):  # the second round goes on from a state that the first has gone on from
+        for word in (7, 8):
+            hidden, _ = network.hidden(np.array([[word]]), state)
+            alone, _ = network.hidden(np.concatenate((start, [[word]]), 1))
+            assert_allclose(hidden[:, -1], alone[:, -1], atol=1e-5)
+
+
+def test_the_past_of_hypotheses_is_chosen_by_index(made: Made) -> None:
+    network: Any = engine.build(made("transformer")[0], "float32")
+    ids = np.array([[1, 2], [3, 4], [5, 6]])
+    _, state = network.hidden(ids)
+    kept = np.array([2, 0, 2])
+    hidden, _ = network.hidden(np.array([[9], [9], [8]]), tuple(past.of(kept) for past in state))
+    alone, _ = network.hidden(np.concatenate((ids[kept], [[9], [9], [8]]), 1))
+    assert_allclose(hidden[:, 0], alone[:, -1], atol=1e-5)
+
+
+def test_a_past_without_room_grows() -> None:
+    past = Past.empty(1, 1, 1, 2)
+    said = np.arange(10, dtype=np.float32).reshape(1, 1, 5, 2)
+    for at in range(5):
+        past = past.with_next(said[:, :, at : at + 1], -said[:, :, at : at + 1])
+    assert_allclose(past.keys[:, :, : past.length], said)
+    assert_allclose(past.values[:, :, : past.length], -said)
+
+
+def test_a_text_beyond_the_context_is_refused(made: Made) -> None:
+    network: Any = engine.build(made("transformer")[0])
+    with pytest.raises(ValueError, match="25 tokens exceed the model's context of 24"):
+        network.hidden(np.zeros((1, 25), np.int64))
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"front": 10, "ivector_dim": 5},
+        {"strides": [3, 3, 0, 3]},
+        {"splice": 0, "bottleneck": [8, 4, 2, 6]},
+    ],
+)
+def test_a_tdnnf_equals_torch(made: Made, bits: Any, config: dict[str, Any]) -> None:
+    packed, model = made("tdnnf", bits, **config)
+    network: Any = engine.build(packed, "float32")
+    draw = np.random.default_rng(0)
+    for frames in (1, 2, 7, 31):
+        feats = draw.standard_normal((frames, 8)).astype(np.float32)
+        vector = draw.standard_normal(5).astype(np.float32) if config.get("ivector_dim") else None
+        given = None if vector is None else torch.from_numpy(vector)[None]
+        close(network.logits(feats, vector), model(torch.from_numpy(feats)[None], None, given)[0][0])
+
+
+def test_a_speakers_lhuc_vectors_equal_torch(made: Made) -> None:
+    packed, model = made("tdnnf")
+    feats = np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32)
+    speaker = attach_lhuc_(model, model.hidden_units())
+    vectors = {name: torch.randn_like(r) for name, r in speaker.vectors.items()}
+    speaker.load_(vectors)
+    network: Any = engine.build(packed, "float32")
+    found = network.logits(feats, lhuc={name: r.numpy() for name, r in vectors.items()})
+    close(found, model(torch.from_numpy(feats)[None])[0][0])
+    with pytest.raises(ValueError, match=r"'layers.9.norm', which the network lacks"):
+        network.logits(feats, lhuc={"layers.9.norm": np.zeros(24, np.float32)})
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(
+    "config", [{}, {"joint": "addition", "joint_dim": 12}, {"layer_norm": True, "reduction": (2, 2)}]
+)
+def test_a_transducer_equals_torch(made: Made, bits: Any, config: dict[str, Any]) -> None:
+    packed, model = made("rnnt", bits, **config)
+    network: Any = engine.build(packed, "float32")
+    feats = np.random.default_rng(0).standard_normal((3, 21, 8)).astype(np.float32)
+    lens = np.array([21, 8, 0])
+    enc, enc_lens = network.encode(feats, lens)
+    expected, expected_lens = model.encode(torch.from_numpy(feats), torch.from_numpy(lens))
+    assert enc_lens.tolist() == expected_lens.tolist()
+    close(enc, expected)
+    labels = np.array([[0, 3, 4, 3]])
+    pred, state = [], None
+    for label in labels.T:
+        one, state = network.step_predictor(label, state)
+        pred.append(one)
+    expected_pred = model.predict(torch.from_numpy(labels[:, 1:]))
+    close(np.stack(pred, 1), expected_pred)
+    close(
+        network.joint(enc[:1, :, None], np.stack(pred, 1)[:, None]),
+        model.joint(expected[:1, :, None], expected_pred[:, None]),
+    )
+
+
+def test_an_encoder_hears_a_stream_as_it_hears_the_whole(made: Made) -> None:
+    network: Any = engine.build(made("rnnt", reduction=(2, 2))[0], "float32")
+    feats = np.random.default_rng(0).standard_normal((1, 27, 8)).astype(np.float32)
+    whole, _ = network.encode(feats)
+    state, parts = None, []
+    for at, part in enumerate(pieces := np.split(feats, [1, 4, 5, 17], 1)):
+        enc, state = network.step_encoder(part, state, last=at == len(pieces) - 1)
+        parts.append(enc)
+    assert_allclose(np.concatenate(parts, 1), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "lstm", "tdnnf", "rnnt"])
+def test_activations_of_8_bits_change_little(made: Made, kind: str) -> None:
+    packed, _ = made(kind)
+    draw = np.random.default_rng(0)
+    feats = draw.standard_normal((1, 30, 8)).astype(np.float32)
+
+    def outputs(network: Any) -> Any:
+        if kind == "tdnnf":
+            return network.logits(feats[0])
+        if kind == "rnnt":
+            return network.encode(feats)[0]
+        return network.logits(network.hidden(draw.integers(0, 50, (1, 9)) * 0 + 3)[0])
+
+    exact, rough = (outputs(engine.build(packed, kept)) for kept in ("float32", "int8"))  # type: ignore[arg-type]
+    assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_threads_share_one_network(made: Made) -> None:
+    network: Any = engine.build(made("rnnt")[0])
+    feats = np.random.default_rng(0).standard_normal((8, 1, 40, 8)).astype(np.float32)
+
+    def heard(one: Any) -> Any:
+        state, parts = None, []
+        for part in np.split(one, 10, 1):
+            enc, state = network.step_encoder(part, state)
+            parts.append(enc)
+        return np.concatenate(parts, 1)
+
+    with ThreadPoolExecutor(8) as pool:
+        for found, expected in zip(pool.map(heard, feats), map(heard, feats), strict=True):
+            assert_allclose(found, expected)
+
+
+def test_a_network_that_the_runtime_lacks_is_refused(made: Made) -> None:
+    from dataclasses import replace
+
+    packed, _ = made("lstm")
+    with pytest.raises(ValueError, match="the network is a 'gru', the runtime has transformer, lstm"):
+        engine.build(replace(packed, model="gru"))
+    with pytest.raises(ValueError, match="its settings do not describe a 'lstm'"):
+        engine.build(replace(packed, config={}))
+    with pytest.raises(ValueError, match=r"lacks 'layers.2.*', which its network needs"):
+        engine.build(replace(packed, config={"vocab": 50, "layers": 3}))
+
+
+def test_no_torch_is_needed(made: Made, tmp_path: Any) -> None:
+    made("tdnnf")
+    code = """
+import sys
+sys.modules["torch"] = None  # whoever imports it fails
+import numpy as np
+import greenasr.runtime
+loaded = greenasr.runtime.load(sys.argv[1])
+print(loaded.kind, loaded.network.logits(np.ones((5, 8), np.float32)).shape)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "tdnnf.packed")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "tdnnf (2, 20)\n"
