@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from greenasr.models.lstm_lm import LSTMLM, LSTMConfig
+from greenasr.models.matchboxnet import MatchboxNet, MatchboxNetConfig
+from greenasr.models.quartznet import QuartzNet, QuartzNetConfig
 from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
 from greenasr.models.transformer_lm import TransformerConfig, TransformerLM
@@ -25,7 +27,13 @@ ACOUSTIC_MODELS: Kinds = {
 TRANSDUCERS: Kinds = {
     "rnnt": (Rnnt, RnntConfig),
 }
-NETWORKS: Kinds = LANGUAGE_MODELS | ACOUSTIC_MODELS | TRANSDUCERS
+CTC_MODELS: Kinds = {
+    "quartznet": (QuartzNet, QuartzNetConfig),
+}
+KEYWORD_MODELS: Kinds = {
+    "matchboxnet": (MatchboxNet, MatchboxNetConfig),
+}
+NETWORKS: Kinds = LANGUAGE_MODELS | ACOUSTIC_MODELS | TRANSDUCERS | CTC_MODELS | KEYWORD_MODELS
 
 
 def configure(name: str, config: Mapping[str, Any]) -> Any:
