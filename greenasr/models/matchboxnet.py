@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from greenasr.models.separable import (
     Block,
-    TernaryConfig,
     channels_first,
     check_skips,
     named_per_block,
     plain,
-    ternary_config,
+    residual_blocks,
 )
+from greenasr.models.ternary import TernaryConfig, ternary_config
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class MatchboxNetConfig:
     """Shape of the network; ``edge`` is the width of prologue and epilogue, W of NxMxW the blocks'.
 
     ``kernels`` gives every block its own taps.  ``skips`` are trained, identity, ternary or none, see
-    `models.separable`.
+    `models.separable`; ``ternary`` chooses the residual blocks whose 1x1 convolutions are generated.
     """
 
     feat_dim: int
@@ -70,10 +70,8 @@ class MatchboxNet(nn.Module):
         super().__init__()
         self.config = c = config
         self.prologue = Block(c.feat_dim, c.edge, 11, dropout=c.dropout)
-        inputs = (c.edge, *(c.width,) * c.blocks)
-        self.blocks = nn.ModuleList(
-            Block(inputs[i], c.width, c.kernels[i], c.repeat, skip=c.skips, dropout=c.dropout)
-            for i in range(c.blocks)
+        self.blocks = residual_blocks(
+            c.edge, [c.width] * c.blocks, c.kernels, c.repeat, c.skips, c.dropout, c.ternary
         )
         self.epilogue = nn.ModuleList(
             (

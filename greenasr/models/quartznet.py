@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from greenasr.models.separable import (
     Block,
-    TernaryConfig,
     channels_first,
     check_skips,
     named_per_block,
     plain,
-    ternary_config,
+    residual_blocks,
 )
+from greenasr.models.ternary import TernaryConfig, ternary_config
 
 KERNELS = (33, 39, 51, 63, 75)
 WIDTHS = (1, 1, 2, 2, 2)
@@ -36,7 +36,8 @@ class QuartzNetConfig:
 
     ``width`` is W of NxMxW; ``kernels`` and ``widths`` give every block its own taps and channels instead of
     the published ones, ``epilogue`` is the channels of C2 and C3 (default 2W and 4W), ``stride`` the frames
-    in one output frame.  ``skips`` are trained, identity, ternary or none, see `models.separable`.
+    in one output frame.  ``skips`` are trained, identity, ternary or none, see `models.separable`;
+    ``ternary`` chooses the residual blocks whose 1x1 convolutions are generated.
     """
 
     feat_dim: int
@@ -82,15 +83,11 @@ class QuartzNet(nn.Module):
         super().__init__()
         self.config = c = config
         self.prologue = Block(c.feat_dim, c.width, 33, stride=c.stride, dropout=c.dropout)
-        inputs = (c.width, *c.widths)
-        self.blocks = nn.ModuleList(
-            Block(inputs[i], c.widths[i], c.kernels[i], c.repeat, skip=c.skips, dropout=c.dropout)
-            for i in range(c.blocks)
-        )
+        self.blocks = residual_blocks(c.width, c.widths, c.kernels, c.repeat, c.skips, c.dropout, c.ternary)
         wide, wider = c.epilogue
         self.epilogue = nn.ModuleList(
             (
-                Block(inputs[-1], wide, 87, dilation=2, dropout=c.dropout),
+                Block(c.widths[-1], wide, 87, dilation=2, dropout=c.dropout),
                 Block(wide, wider, 1, depth=False, dropout=c.dropout),
             )
         )

@@ -19,7 +19,7 @@ torch's convolution.  A layer that a forward hook listens to runs as the torch m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,41 +28,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from greenasr.models.dropout import PooledDropout
+from greenasr.models.ternary import Ternary, TernaryConfig
 from greenasr.ops.depthwise import depthwise
+from greenasr.ops.signs import Signs
 
 SKIPS = ("trained", "identity", "ternary", "none")
-
-
-@dataclass(frozen=True)
-class TernaryConfig:
-    """Which 1x1 convolutions are generated: those of the residual blocks ``blocks`` (0, 1, …; None: of all).
-
-    ``threshold`` is t of Mordido et al. 2021 §3.1: the expected share of zeros, 0 for dense signs.
-    ``structured`` keeps exactly two of every four inputs instead, and t is then 0.5.
-    """
-
-    threshold: float = 0.5
-    seed: int = 0
-    blocks: tuple[int, ...] | None = None
-    structured: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse thresholds and seeds that generate nothing."""
-        if self.blocks is not None:
-            object.__setattr__(self, "blocks", tuple(self.blocks))
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"the threshold t is the share of zeros, in [0, 1), got {self.threshold}.")
-        if self.threshold == 1:
-            raise ValueError("t = 1 makes every ternary weight zero and nothing flows: choose t below 1.")
-        if not 0 <= self.seed < 1 << 32:
-            raise ValueError(
-                f"the seed of ternary weights has 32 bits, 0 … {(1 << 32) - 1}, got {self.seed}."
-            )
-
-
-def ternary_config(value: TernaryConfig | Mapping[str, Any] | None) -> TernaryConfig | None:
-    """The settings from the table of a recipe or a packed file."""
-    return TernaryConfig(**value) if isinstance(value, Mapping) else value
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -96,10 +66,17 @@ class Frames:
 
 
 class Separable(nn.Module):
-    """norm(P D x): one sub-block without its activation; K = 1 and ``depth`` False leave D out."""
+    """norm(P D x): one sub-block without its activation; ``depth`` False leaves D out, ``signs`` are P's."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, depth: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        depth: bool = True,
+        signs: Signs | None = None,
     ):
         super().__init__()
         self.depthwise = (
@@ -116,9 +93,10 @@ class Separable(nn.Module):
             if depth
             else None
         )
-        self.pointwise = nn.Linear(inputs, outputs, bias=False)
+        self.pointwise = nn.Linear(inputs, outputs, bias=False) if signs is None else Ternary(signs)
         self.norm = nn.BatchNorm1d(outputs, eps=1e-3, momentum=0.1)
-        nn.init.xavier_uniform_(self.pointwise.weight)
+        if isinstance(self.pointwise, nn.Linear):
+            nn.init.xavier_uniform_(self.pointwise.weight)
         if self.depthwise is not None:
             nn.init.xavier_uniform_(self.depthwise.weight)
 
@@ -130,7 +108,10 @@ class Separable(nn.Module):
 
 
 class Block(nn.Module):
-    """``repeat`` sub-blocks and a skip around them; without one for prologue and epilogue."""
+    """``repeat`` sub-blocks and a skip around them; without one for prologue and epilogue.
+
+    ``ternary`` generates every 1x1 convolution but a trained skip, from layer number ``first`` on.
+    """
 
     def __init__(
         self,
@@ -143,16 +124,25 @@ class Block(nn.Module):
         depth: bool = True,
         skip: str = "none",
         dropout: float = 0.0,
+        ternary: TernaryConfig | None = None,
+        first: int = 0,
     ):
         super().__init__()
         widths = (inputs, *(outputs,) * (repeat - 1))
+        signs = [
+            None if ternary is None else ternary.signs(first + i, outputs, w) for i, w in enumerate(widths)
+        ]
         self.stride = stride
         self.subs = nn.ModuleList(
-            Separable(width, outputs, kernel, stride if i == 0 else 1, dilation, depth)
+            Separable(width, outputs, kernel, stride if i == 0 else 1, dilation, depth, signs[i])
             for i, width in enumerate(widths)
         )
         self.skip_kind = skip
-        self.skip = Separable(inputs, outputs, 1, depth=False) if skip in ("trained", "ternary") else None
+        self.skip = None
+        if skip in ("trained", "ternary"):
+            generated = ternary is not None and skip == "ternary"
+            matrix = ternary.signs(first + repeat, outputs, inputs) if ternary and generated else None
+            self.skip = Separable(inputs, outputs, 1, depth=False, signs=matrix)
         self.dropout = PooledDropout(dropout)
 
     def forward(self, x: Tensor, frames: Frames) -> tuple[Tensor, Frames]:
@@ -215,6 +205,30 @@ def channels_first(feats: Tensor, feat_lens: Tensor | None, feat_dim: int) -> tu
     return frames.clear(feats.permute(2, 0, 1).contiguous()), frames
 
 
+def residual_blocks(
+    inputs: int,
+    widths: Sequence[int],
+    kernels: Sequence[int],
+    repeat: int,
+    skips: str,
+    dropout: float,
+    ternary: TernaryConfig | None,
+) -> nn.ModuleList:
+    """The residual part of a network; sub-block j of block i has layer number i (repeat + 1) + j, skips last.
+
+    A ternary skip around a block that is not ternary is a trained one.
+    """
+    blocks = []
+    for i, (width, kernel) in enumerate(zip(widths, kernels, strict=True)):
+        own = ternary if ternary is not None and ternary.covers(i) else None
+        first = i * (repeat + 1)
+        blocks.append(
+            Block(inputs, width, kernel, repeat, skip=skips, dropout=dropout, ternary=own, first=first)
+        )
+        inputs = width
+    return nn.ModuleList(blocks)
+
+
 def named_per_block(name: str, given: int | Sequence[int], blocks: int) -> tuple[int, ...]:
     """One value a block from one for all or a list; ValueError for a list of another length."""
     values = (given,) * blocks if isinstance(given, int) else tuple(given)
@@ -227,8 +241,6 @@ def check_skips(skips: str, ternary: TernaryConfig | None, blocks: int) -> None:
     """Refuse kinds of skips that do not exist or cannot be made, and ternary blocks that the net lacks."""
     if skips not in SKIPS:
         raise ValueError(f"skips are '{skips}', they should be {', '.join(SKIPS[:-1])} or {SKIPS[-1]}.")
-    if ternary is not None:
-        raise ValueError("ternary 1x1 convolutions cannot be built yet: leave the ternary table out.")
     if skips == "ternary" and ternary is None:
         raise ValueError("ternary skips need a seed and a threshold: give the network a ternary table.")
     chosen: tuple[int, ...] = () if ternary is None or ternary.blocks is None else ternary.blocks
@@ -247,7 +259,7 @@ def _over_time(conv: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 def _over_channels(linear: nn.Module, x: Tensor) -> Tensor:
-    """A 1x1 convolution, (C, N, T) -> (O, N, T)."""
+    """A 1x1 convolution, trained or generated, (C, N, T) -> (O, N, T)."""
     flat = x.flatten(1)
     if linear._forward_hooks:
         out: Tensor = linear(flat.t()).t()
