@@ -1,6 +1,6 @@
 """The paper's transducer on a stream and one core: seconds of work for a second of sound; are words equal?
 
-    python benchmarks/streaming.py [--json FILE] [--seconds S] [--chunk FRAMES]
+    python benchmarks/streaming.py [--json FILE] [--seconds S] [--chunk FRAMES] [--engine runtime|torch]
 
 5 x LSTM-1024 and FC, 2 x LSTM-1024 and FC, FC joint, 2,500 word pieces, 192 features a frame, four frames of
 10 ms joined into one of the encoder's; packed to 8 and 6 bits, written, and read again as `transcribe` does.
@@ -41,11 +41,20 @@ from greenasr.data.feature_stream import FeatureStream
 from greenasr.data.features import RATE, SHIFT, Features
 from greenasr.data.files import write_json
 from greenasr.data.text import Vocabulary
-from greenasr.decode.transducer import BLANK, Greedy, Search, StreamingDecoder, decode_transducer
+from greenasr.decode.transducer import (
+    BLANK,
+    Greedy,
+    Search,
+    StreamingDecoder,
+    Transducer,
+    decode_transducer,
+)
 from greenasr.decode.transducer_beam import BeamSearch
 from greenasr.models.rnnt import Rnnt, RnntConfig
+from greenasr.pipeline import engines
+from greenasr.pipeline.engines import Engine
 from greenasr.pipeline.models import save
-from greenasr.pipeline.transducer_models import Labels, load_transducer
+from greenasr.pipeline.units import Labels
 from greenasr.roles import BitMap
 
 FEATURES = Features(bins=64, cmvn="running")
@@ -56,6 +65,7 @@ SHARP = 6.0  # deviation of the logits
 WIDTHS = (8, 6)
 SEARCHES: dict[str, Search] = {"greedy": Greedy(), "beam 4": BeamSearch(4)}
 Sound = NDArray[np.float32]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -79,39 +89,41 @@ class Paced:
     Encoder frames have one column more, the labels that are due by then, prefixes that of the labels in them.
     """
 
-    def __init__(self, model: Rnnt):
+    def __init__(self, model: Transducer):
         self.model, self.runs = model, 0
 
-    def encode(self, feats: Tensor, feat_lens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, feats: Array, feat_lens: Array | None = None) -> tuple[Array, Array]:
         """Whole utterances."""
         enc, lens = self.model.encode(feats, feat_lens)
         return with_due(enc, 0), lens
 
-    def step_encoder(self, chunk: Tensor, state: Any = None, last: bool = False) -> tuple[Tensor, Any]:
+    def step_encoder(self, chunk: Array, state: Any = None, last: bool = False) -> tuple[Array, Any]:
         """The next frames of a stream; the state knows how many encoder frames there were."""
         before, passed = state or (None, 0)
         enc, after = self.model.step_encoder(chunk, before, last)
         return with_due(enc, passed), (after, passed + enc.shape[1])
 
-    def step_predictor(self, labels: Tensor, state: Any = None) -> Any:
+    def step_predictor(self, labels: Array, state: Any = None) -> Any:
         """That of the network, and one label more; the last layer of the state counts them."""
         self.runs += len(labels)
         pred, after = self.model.step_predictor(labels, None if state is None else state[:-1])
-        said = torch.zeros(len(labels), 1) if state is None else state[-1][0] + 1
-        return torch.cat([pred, said], 1), (*after, (said, said))
+        said = np.zeros((len(labels), 1), np.float32) if state is None else state[-1][0] + 1
+        return np.concatenate([pred, said], 1), (*after, (said, said))
 
-    def joint(self, enc: Tensor, pred: Tensor) -> Tensor:
+    def joint(self, enc: Array, pred: Array) -> Array:
         """That of the network for labels; the blank leads all of them, or trails where one is due."""
-        logits = self.model.joint(enc[..., :-1], pred[..., :-1])
-        lead = torch.where(pred[..., -1] < enc[..., -1], -LEAD, LEAD)
-        logits[..., BLANK] = logits[..., BLANK + 1 :].logsumexp(-1) + lead
+        logits = self.model.joint(enc[..., :-1], pred[..., :-1]).copy()
+        lead = np.where(pred[..., -1] < enc[..., -1], -LEAD, LEAD)
+        labels = logits[..., BLANK + 1 :]
+        top = labels.max(-1)
+        logits[..., BLANK] = top + np.log(np.exp(labels - top[..., None]).sum(-1)) + lead
         return logits
 
 
-def with_due(enc: Tensor, passed: int) -> Tensor:
+def with_due(enc: Array, passed: int) -> Array:
     """(N, T', J) behind ``passed`` frames -> (N, T', J + 1)."""
-    frames = torch.arange(passed + 1, passed + 1 + enc.shape[1])
-    return torch.cat([enc, (frames // EVERY).float().expand(len(enc), -1)[..., None]], -1)
+    due = np.arange(passed + 1, passed + 1 + enc.shape[1]) // EVERY
+    return np.concatenate([enc, np.broadcast_to(due[:, None], (*enc.shape[:2], 1)).astype(np.float32)], -1)
 
 
 def syllables(seconds: float, seed: int) -> Sound:
@@ -129,12 +141,12 @@ def syllables(seconds: float, seed: int) -> Sound:
     return (sound + draw.normal(0, 1e-3, len(sound))).astype(np.float32)
 
 
-def heard(sound: Sound, block: int) -> Iterator[Tensor]:
+def heard(sound: Sound, block: int) -> Iterator[Array]:
     """The network's features, block by block, (T, 192); the last ones are those of the sound's end."""
     stream = FeatureStream(FEATURES)
     for at in range(0, len(sound), block):
-        yield torch.from_numpy(np.tile(stream(sound[at : at + block]), COPIES))
-    yield torch.from_numpy(np.tile(stream.rest(), COPIES))
+        yield np.tile(stream(sound[at : at + block]), COPIES)
+    yield np.tile(stream.rest(), COPIES)
 
 
 @torch.no_grad()
@@ -157,17 +169,17 @@ def network(feats: Tensor) -> Rnnt:
     return model
 
 
-def packed(model: Rnnt, bits: int, path: Path) -> Rnnt:
+def packed(model: Rnnt, bits: int, path: Path, engine: Engine) -> Transducer:
     """The network written with weights of so many bits and read again."""
     units = Labels(FEATURES, Vocabulary(("<eos>", "<unk>", *(f"w{i}" for i in range(2_498)))))
     other = Rnnt(model.config).eval()
     other.load_state_dict(model.state_dict())
     bit_map = BitMap.uniform(make_clusters(other), bits)
     save(path, other, units, {}, NoCompression(bit_map).finish_(other), bit_map)
-    return load_transducer(path).model
+    return engines.transducer(path, engines.read(path), engine)[0]
 
 
-def measure(model: Rnnt, search: Search, sound: Sound, chunk: int) -> dict[str, Any]:
+def measure(model: Transducer, search: Search, sound: Sound, chunk: int) -> dict[str, Any]:
     """Stream the sound through one search."""
     paced = Paced(model)
     decoder, waiting, pushes = StreamingDecoder(paced, search), [], []
@@ -176,13 +188,13 @@ def measure(model: Rnnt, search: Search, sound: Sound, chunk: int) -> dict[str, 
         waiting.append(feats)
         if sum(map(len, waiting)) >= chunk:
             began = time.process_time()
-            decoder.push(torch.cat(waiting))
+            decoder.push(np.concatenate(waiting))
             pushes.append(time.process_time() - began)
             waiting = []
-    best = decoder.final(torch.cat(waiting) if waiting else None)[0]
+    best = decoder.final(np.concatenate(waiting) if waiting else None)[0]
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     seconds = len(sound) / RATE
-    whole = torch.cat(list(heard(sound, len(sound))))
+    whole = np.concatenate(list(heard(sound, len(sound))))
     return {
         "rtf": cpu / seconds,
         "wall": wall / seconds,
@@ -201,21 +213,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--chunk", type=int, default=4, help="frames of 10 ms that are heard at once")
+    parser.add_argument("--engine", choices=engines.ENGINES, default="runtime", help="what runs the network")
     args = parser.parse_args()
     if not 1 <= args.seconds <= 3_600 or not 1 <= args.chunk <= 100:
         parser.error("give 1 to 3,600 seconds and a chunk of 1 to 100 frames")
     torch.set_num_threads(1)
     sound = syllables(args.seconds, seed=0)
-    model = network(torch.cat(list(heard(sound, RATE))))
+    model = network(torch.from_numpy(np.concatenate(list(heard(sound, RATE)))))
     size = sum(p.numel() for p in model.parameters()) / 1e6
     shown = f"{args.seconds:g} s of sound, {args.chunk} frames at once"
-    print(f"{size:.1f}M parameters, {shown}, torch {torch.__version__}, 1 thread\n")
+    print(f"{size:.1f}M parameters, {shown}, engine {args.engine}, 1 thread\n")
     print("bits   MB  search    rtf   wall  p99 ms  labels/s  runs/s  equal")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for bits in WIDTHS:
             path = Path(folder) / f"{bits}.packed"
-            made = packed(model, bits, path)
+            made = packed(model, bits, path, args.engine)
             for name, search in SEARCHES.items():
                 row = Row(bits, path.stat().st_size / 1e6, name, **measure(made, search, sound, args.chunk))
                 rows.append(row)
@@ -232,7 +245,7 @@ def main() -> None:
             "parameters": sum(p.numel() for p in model.parameters()),
             "seconds": args.seconds,
             "chunk": args.chunk,
-            "torch": torch.__version__,
+            "engine": args.engine,
             "load": os.getloadavg()[0],
             "rows": [asdict(row) for row in rows],
         }

@@ -94,7 +94,8 @@ def tones(tmp_path_factory: pytest.TempPathFactory, hum: Callable[..., NDArray[n
     from greenasr.decode.context import PdfMap
     from greenasr.decode.kneser_ney import kneser_ney
     from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
-    from greenasr.pipeline.acoustic_models import Units, save_acoustic
+    from greenasr.pipeline.acoustic_models import save_acoustic
+    from greenasr.pipeline.units import Units
 
     folder = tmp_path_factory.mktemp("tones")
     lexicon = Lexicon({"LOW": (("l",),), "HIGH": (("h",),)})
@@ -130,7 +131,7 @@ def tones_transducer(
     from greenasr.models.rnnt import Rnnt, RnntConfig
     from greenasr.ops.transducer import rnnt_loss
     from greenasr.pipeline.models import save
-    from greenasr.pipeline.transducer_models import Labels
+    from greenasr.pipeline.units import Labels
 
     units = Labels(Features(bins=16, cmvn="running"), Vocabulary(("<eos>", "LOW", "HIGH", "<unk>")))
     texts = "LOW;HIGH;LOW HIGH;HIGH LOW;LOW LOW;HIGH HIGH;LOW HIGH HIGH LOW;HIGH LOW LOW HIGH".split(";")

@@ -8,39 +8,40 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 import typer
 
-from greenasr.cli.allocate import allocate
-from greenasr.cli.compress import compress
-from greenasr.cli.costs import costs
-from greenasr.cli.demo import demo
-from greenasr.cli.inspect import inspect
-from greenasr.cli.ngram import ngram
-from greenasr.cli.perplexity import perplexity
-from greenasr.cli.prepare import prepare
-from greenasr.cli.rescore import rescore
-from greenasr.cli.score import score
-from greenasr.cli.table import table
-from greenasr.cli.train import train
-from greenasr.cli.transcribe import transcribe
 from greenasr.pipeline.memory import keep_heap
 
-app = typer.Typer(
-    name="greenasr",
-    help="Make a speech recogniser small without losing a word.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 COMMANDS = (
-    *(prepare, train, costs, allocate, compress, inspect),  # from data to a small model
-    *(perplexity, ngram, transcribe, rescore, score),  # what it says, and how good that is
-    *(table, demo),  # all of it
+    *("prepare", "train", "costs", "allocate", "compress", "inspect"),  # from data to a small model
+    *("perplexity", "ngram", "transcribe", "rescore", "score"),  # what it says, and how good that is
+    *("table", "demo"),  # all of it
 )
-for command in COMMANDS:
-    app.command()(command)
+
+
+def make_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
+    """The commands of these names, each the function of its name in the file of its name.
+
+    A command that is not asked for is not imported: what only transcribes needs no torch.
+    """
+    app = typer.Typer(
+        name="greenasr",
+        help="Make a speech recogniser small without losing a word.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_group)
+    for name in names:
+        app.command()(getattr(import_module(f"greenasr.cli.{name}"), name))
+    return app
+
+
+def _group() -> None:
+    """A command is always named, even where there is one alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exits with 130 when interrupted: every command goes on from what is finished when it is given again.
     """
     keep_heap()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    app = make_app(given[:1] if given[:1] and given[0] in COMMANDS else COMMANDS)
     try:
-        code = app(arguments, prog_name="greenasr", standalone_mode=False)
+        code = app(given, prog_name="greenasr", standalone_mode=False)
     except typer.BadParameter as error:
         _stop(f"{error.format_message()} (see --help)")
     except typer.TyperException as error:

@@ -20,6 +20,7 @@ from greenasr.data.files import check_writable
 from greenasr.data.segmenting import Pauses, Samples
 from greenasr.data.streams import check_sound, file_blocks, raw_blocks
 from greenasr.decode.nbest import write_nbest
+from greenasr.pipeline.engines import Engine
 from greenasr.pipeline.streaming import Partial, TransducerRecogniser, load_any, stream
 from greenasr.pipeline.transcribe import Transcript
 from greenasr.pipeline.transcribe import transcribe as transcripts
@@ -50,6 +51,7 @@ def transcribe(
     ] = None,
     nbest: Annotated[int, typer.Option(help="Also so many hypotheses an utterance, into --out.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON lines that `greenasr rescore` reads.")] = None,
+    engine: Annotated[Engine, typer.Option(help="What runs the network.")] = "runtime",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object an utterance.")] = False,
 ) -> None:
     """Print a line `source 1 start duration word` for every word (NIST's ctm), as utterances end.
@@ -68,8 +70,9 @@ def transcribe(
         check_writable(out)
     sources, pauses = named(audio), Pauses(pause)
     recogniser = load_any(
-        model, graph, arpa, n=nbest, acoustic_scale=acoustic_scale, word_penalty=word_penalty, beam=beam
-    )
+        model, graph, arpa, n=nbest, acoustic_scale=acoustic_scale, word_penalty=word_penalty, beam=beam,
+        engine=engine,
+    )  # fmt: skip
     rates = {path: checked_rate(path, rate, mix) for path in sources}
     spent = Spent()
     stdout = sys.stdout  # bars would take what is printed to standard error

@@ -5,39 +5,27 @@
     cmvn    : feats - mean over the utterance's, or the speaker's, frames, or those of the utterance so far
 
 Windows of 25 ms every 10 ms ("povey"), without their mean, pre-emphasis 0.97, no dither: Kaldi's
-mfcc_hires.conf through lhotse's extractors (Davis & Mermelstein 1980).  All 40 cepstra are kept, so a MFCC is
-a rotated and stretched fbank and loses nothing.  Samples lie in -1 … 1 as everywhere in lhotse; Kaldi's are
+mfcc_hires.conf (Davis & Mermelstein 1980), computed in `spectrum`.  All 40 cepstra are kept, so a MFCC is a
+rotated and stretched fbank and loses nothing.  Samples lie in -1 … 1 as everywhere in lhotse; Kaldi's are
 32,768 times larger, which adds 20.79 to a log-mel energy and is gone after CMVN.  The floor ε = 2^-23 is
 near the noise of 16-bit samples, so digital silence looks like a silent microphone.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-RATE = 16_000
-SHIFT = 160  # samples a frame
-WINDOW = 400  # samples seen by a frame, and the least that an utterance must have
+from greenasr.data import spectrum
+from greenasr.data.spectrum import RATE as RATE
+from greenasr.data.spectrum import SHIFT as SHIFT
+from greenasr.data.spectrum import WINDOW as WINDOW  # also the least that an utterance must have
+
 Feats = NDArray[np.float32]
-
-
-@lru_cache(maxsize=8)
-def _extractor(kind: str, bins: int) -> Any:
-    # Imported late: lhotse takes seconds to load, and those who only read a feature store need none of it.
-    from lhotse.features.kaldi.extractors import Fbank, FbankConfig, Mfcc, MfccConfig
-
-    with warnings.catch_warnings():  # lhotse hands tensors to numpy in a way that numpy will give up
-        warnings.filterwarnings("ignore", "__array_wrap__ must accept context", DeprecationWarning)
-        if kind == "fbank":
-            return Fbank(FbankConfig(num_filters=bins))
-        return Mfcc(MfccConfig(num_filters=bins, num_ceps=bins))
 
 
 def n_frames(n_samples: int) -> int:
@@ -137,8 +125,8 @@ class Features:
                 f"sample {at} of {len(samples)} is {samples[at]}: the audio is damaged, "
                 "decode or record it again."
             )
-        found: Feats = _extractor(self.kind, self.bins).extract(samples.astype(np.float32, copy=False), RATE)
-        return found
+        extract = spectrum.fbank if self.kind == "fbank" else spectrum.mfcc
+        return extract(samples.astype(np.float32, copy=False), n_frames(len(samples)), self.bins)
 
     def normalised(self, feats: Feats, mean: Feats | None = None) -> Feats:
         """What CMVN makes of raw features, (T, F) -> (T, F); ``mean`` (F,) is the speaker's, if known.

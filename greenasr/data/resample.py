@@ -14,25 +14,25 @@ from functools import lru_cache
 from math import ceil, gcd
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from torch import Tensor
 
 ZEROS = 24  # zero crossings of the sinc a side: the transition takes about 1/24 of the band
 ROLLOFF = 0.97  # where the pass band ends, as a share of the lower of both Nyquist frequencies
+AT_ONCE = 1 << 18  # numbers of overlapping windows that are copied at a time
 LARGEST = 50_000  # of p and q after reduction; beyond it the two rates are hardly related
 
 
 @lru_cache(maxsize=32)
-def _filters(p: int, q: int) -> tuple[Tensor, int]:
-    """The q filters of ratio p/q, (q, 1, K), and how many samples they reach back."""
+def _filters(p: int, q: int) -> tuple[NDArray[np.float32], int]:
+    """The q filters of ratio p/q, (K, q), and how many samples they reach back."""
     band = ROLLOFF * min(1.0, q / p)
     reach = ceil(ZEROS / band)
     taps = np.arange(-reach, reach + p)
     away = np.arange(q)[:, None] * p / q - taps  # t_n - m, (q, K)
     window = np.where(np.abs(away) < reach, np.cos(np.pi * away / (2 * reach)) ** 2, 0.0)
     filters = band * np.sinc(band * away) * window
-    return torch.from_numpy(filters.astype(np.float32))[:, None], reach
+    return np.ascontiguousarray(filters.T, np.float32), reach
 
 
 def resample(samples: NDArray[np.float32], source: int, target: int) -> NDArray[np.float32]:
@@ -53,10 +53,15 @@ def resample(samples: NDArray[np.float32], source: int, target: int) -> NDArray[
     filters, reach = _filters(p, q)
     wanted = -(-len(samples) * q // p)
     blocks = -(-wanted // q)
-    behind = max(0, (blocks - 1) * p + filters.shape[-1] - reach - len(samples))
+    behind = max(0, (blocks - 1) * p + len(filters) - reach - len(samples))
     padded = np.pad(samples.astype(np.float32, copy=False), (reach, behind))
-    found = torch.nn.functional.conv1d(torch.from_numpy(padded)[None], filters, stride=p)
-    return found[:, :blocks].T.reshape(-1)[:wanted].contiguous().numpy()
+    windows = sliding_window_view(padded, len(filters))[::p]
+    found = np.empty((blocks, q), np.float32)
+    at_once = max(1, AT_ONCE // len(filters))  # a product wants its windows copied out of their overlap
+    for at in range(0, blocks, at_once):
+        piece = np.ascontiguousarray(windows[at : min(at + at_once, blocks)])
+        np.matmul(piece, filters, out=found[at : at + len(piece)])
+    return found.reshape(-1)[:wanted]
 
 
 class Resampling:

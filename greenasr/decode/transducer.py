@@ -18,33 +18,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from greenasr.decode.nbest import NBest
 
 BLANK = 0
-PredictorState = tuple[tuple[Tensor, Tensor], ...]  # h and c of every layer, (hypotheses, D) each
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+PredictorState = tuple[tuple[Floats, Floats], ...]  # h and c of every layer, (hypotheses, D) each
 
 
 class Transducer(Protocol):
-    """What a search needs of a network; `models.rnnt.Rnnt` has it.  In evaluation mode: no dropout."""
+    """What a search needs of a network: `runtime.rnnt.Rnnt` has it, of torch's `models.on_arrays`."""
 
-    def encode(self, feats: Tensor, feat_lens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, feats: Floats, feat_lens: Ints | None = None) -> tuple[Floats, Ints]:
         """Whole utterances (N, T, F), (N,) -> (N, T', J), (N,)."""
         ...
 
-    def step_encoder(self, chunk: Tensor, state: Any = None, last: bool = False) -> tuple[Tensor, Any]:
+    def step_encoder(self, chunk: Floats, state: Any = None, last: bool = False) -> tuple[Floats, Any]:
         """The next frames of streams (N, T, F) -> the encoder frames that they complete, (N, T', J)."""
         ...
 
     def step_predictor(
-        self, labels: Tensor, state: PredictorState | None = None
-    ) -> tuple[Tensor, PredictorState]:
+        self, labels: Ints, state: PredictorState | None = None
+    ) -> tuple[Floats, PredictorState]:
         """The last label of hypotheses (N,) and the state before it -> (N, J) and the state after it."""
         ...
 
-    def joint(self, enc: Tensor, pred: Tensor) -> Tensor:
+    def joint(self, enc: Floats, pred: Floats) -> Floats:
         """Logits (…, V) of (…, J) and (…, J), which broadcast."""
         ...
 
@@ -66,7 +68,7 @@ class Hypothesis:
 class Searching(Protocol):
     """A search under way in N utterances."""
 
-    def advance_(self, enc: Tensor, lens: Tensor) -> None:
+    def advance_(self, enc: Floats, lens: Ints) -> None:
         """Go through the next encoder frames (N, T', J), of which (N,) are true."""
         ...
 
@@ -78,8 +80,8 @@ class Searching(Protocol):
 class Search(Protocol):
     """Settings of a search, which know how to begin it."""
 
-    def begin(self, model: Transducer, n: int, like: Tensor) -> Searching:
-        """A search in ``n`` utterances, before their first frame; tensors are made ``like`` this one."""
+    def begin(self, model: Transducer, n: int) -> Searching:
+        """A search in ``n`` utterances, before their first frame."""
         ...
 
 
@@ -97,31 +99,30 @@ class Greedy:
         if self.max_symbols < 1:
             raise ValueError(f"max_symbols is {self.max_symbols} labels a frame, it should be at least 1.")
 
-    def begin(self, model: Transducer, n: int, like: Tensor) -> GreedySearching:
+    def begin(self, model: Transducer, n: int) -> GreedySearching:
         """A search in ``n`` utterances."""
-        return GreedySearching(model, self.max_symbols, n, like)
+        return GreedySearching(model, self.max_symbols, n)
 
 
 class GreedySearching:
     """Greedy search under way: one predictor and one joint call a step for all utterances that still move."""
 
-    def __init__(self, model: Transducer, max_symbols: int, n: int, like: Tensor):
+    def __init__(self, model: Transducer, max_symbols: int, n: int):
         self.model, self.max_symbols = model, max_symbols
-        start = torch.full((n,), BLANK, dtype=torch.int64, device=like.device)
-        self.pred, self.state = model.step_predictor(start)
+        self.pred, self.state = model.step_predictor(np.full(n, BLANK, np.int64))
         self.labels: list[list[int]] = [[] for _ in range(n)]
         self.frames: list[list[int]] = [[] for _ in range(n)]
-        self.logprobs = torch.zeros(n, dtype=torch.float64, device=like.device)
+        self.logprobs = np.zeros(n)
         self.passed = [0] * n
 
-    def advance_(self, enc: Tensor, lens: Tensor) -> None:
+    def advance_(self, enc: Floats, lens: Ints) -> None:
         """Go through the next encoder frames (N, T', J), of which (N,) are true."""
         for t in range(int(lens.max()) if len(lens) else 0):
-            rows = (lens > t).nonzero().flatten()
+            rows = np.flatnonzero(lens > t)
             for symbol in range(self.max_symbols + 1):
                 logp = label_logprobs(self.model, enc[rows, t], self.pred[rows])
-                best = logp.argmax(1) if symbol < self.max_symbols else torch.full_like(rows, BLANK)
-                self.logprobs[rows] += logp.gather(1, best[:, None]).flatten()
+                best = logp.argmax(1) if symbol < self.max_symbols else np.full_like(rows, BLANK)
+                self.logprobs[rows] += logp[np.arange(len(rows)), best]
                 rows, best = rows[best != BLANK], best[best != BLANK]
                 if not len(rows):
                     break
@@ -129,9 +130,9 @@ class GreedySearching:
                     self.labels[utt].append(label)
                     self.frames[utt].append(self.passed[utt] + t)
                 pred, state = self.model.step_predictor(best, rows_of(self.state, rows))
-                self.pred = self.pred.index_copy(0, rows, pred)
+                self.pred = with_rows(self.pred, rows, pred)
                 self.state = tuple(
-                    (h.index_copy(0, rows, new_h), c.index_copy(0, rows, new_c))
+                    (with_rows(h, rows, new_h), with_rows(c, rows, new_c))
                     for (h, c), (new_h, new_c) in zip(self.state, state, strict=True)
                 )
         self.passed = [passed + n for passed, n in zip(self.passed, lens.tolist(), strict=True)]
@@ -142,25 +143,44 @@ class GreedySearching:
         return [[Hypothesis(tuple(y), logprob, tuple(t), logprob)] for y, logprob, t in rows]
 
 
-def label_logprobs(model: Transducer, enc: Tensor, pred: Tensor) -> Tensor:
+def label_logprobs(model: Transducer, enc: Floats, pred: Floats) -> Floats:
     """Natural log probabilities of blank and labels, (R, J) and (R, J) -> float32 (R, V).
 
     Raises ValueError when the network's outputs are not numbers.
     """
-    logp = model.joint(enc, pred).float().log_softmax(-1)
-    if logp[:, BLANK].isnan().any():  # one NaN makes all of its row NaN
+    logp = log_softmax(model.joint(enc, pred))
+    if np.isnan(logp[:, BLANK]).any():  # one NaN makes all of its row NaN
         raise ValueError("the network's outputs are not numbers: its weights are broken, train it again.")
     return logp
 
 
-def rows_of(state: PredictorState, rows: Tensor) -> PredictorState:
+def log_softmax(logits: Floats) -> Floats:
+    """The logarithms of softmax over the last axis, in float32; NaN where a logit is NaN or +infinite.
+
+    >>> log_softmax(np.log(np.array([[1.0, 3.0]]))).round(4).tolist()
+    [[-1.3863000154495239, -0.2876999974250793]]
+    """
+    values = logits.astype(np.float32, copy=False)
+    with np.errstate(invalid="ignore"):
+        away = values - values.max(-1, keepdims=True)
+        found: Floats = away - np.log(np.exp(away).sum(-1, keepdims=True))
+    return found
+
+
+def rows_of(state: PredictorState, rows: Ints) -> PredictorState:
     """The state of some hypotheses, by index."""
     return tuple((h[rows], c[rows]) for h, c in state)
 
 
-@torch.no_grad()
+def with_rows(values: Floats, rows: Ints, new: Floats) -> Floats:
+    """A copy in which some rows are others."""
+    out = values.copy()
+    out[rows] = new
+    return out
+
+
 def decode_transducer(
-    model: Transducer, feats: Tensor, feat_lens: Tensor | None = None, search: Search | None = None
+    model: Transducer, feats: Floats, feat_lens: Ints | None = None, search: Search | None = None
 ) -> list[list[Hypothesis]]:
     """Hypotheses of whole utterances (N, T, F) with lengths (N,), best first; greedy by default.
 
@@ -169,7 +189,7 @@ def decode_transducer(
     """
     check_finite(feats, feat_lens)
     enc, lens = model.encode(feats, feat_lens)
-    searching = (search or Greedy()).begin(model, len(enc), enc)
+    searching = (search or Greedy()).begin(model, len(enc))
     searching.advance_(enc, lens)
     return searching.hyps()
 
@@ -184,18 +204,18 @@ class StreamingDecoder:
         self.model, self.search = model, search or Greedy()
         self.searching: Searching | None = None
         self.state: Any = None
-        self.nothing: Tensor | None = None
+        self.nothing: Floats | None = None
         self.ended = False
         self.frames = 0
 
-    def push(self, feats: Tensor) -> Hypothesis:
+    def push(self, feats: Floats) -> Hypothesis:
         """Hear the next frames (T, F), any number -> the best hypothesis so far, which may yet change.
 
         Raises ValueError for features that are not finite numbers and after the end.
         """
         return self._hear(feats, last=False)[0]
 
-    def final(self, feats: Tensor | None = None) -> list[Hypothesis]:
+    def final(self, feats: Floats | None = None) -> list[Hypothesis]:
         """The last frames (T, F), None if all were pushed -> the hypotheses, best first.
 
         What was not heard of the last encoder frame is taken as zeros.  Nothing heard gives one hypothesis,
@@ -207,28 +227,27 @@ class StreamingDecoder:
         self.ended = True
         return [Hypothesis((), 0.0, (), 0.0)]
 
-    @torch.no_grad()
-    def _hear(self, feats: Tensor, last: bool) -> list[Hypothesis]:
+    def _hear(self, feats: Floats, last: bool) -> list[Hypothesis]:
         if self.ended:
             raise ValueError("the stream has ended: make a new decoder for the next utterance.")
-        if feats.dim() != 2:
-            raise ValueError(f"features are {tuple(feats.shape)}, a stream hears (T, F).")
+        if feats.ndim != 2:
+            raise ValueError(f"features are {feats.shape}, a stream hears (T, F).")
         check_finite(feats[None], None, self.frames)
         enc, self.state = self.model.step_encoder(feats[None], self.state, last)
         if self.searching is None:
-            self.searching = self.search.begin(self.model, 1, enc)
-        self.searching.advance_(enc, torch.tensor([enc.shape[1]], device=enc.device))
+            self.searching = self.search.begin(self.model, 1)
+        self.searching.advance_(enc, np.array([enc.shape[1]]))
         self.frames, self.ended, self.nothing = self.frames + len(feats), last, feats[:0]
         return self.searching.hyps()[0]
 
 
-def check_finite(feats: Tensor, feat_lens: Tensor | None, heard: int = 0) -> None:
+def check_finite(feats: Floats, feat_lens: Ints | None, heard: int = 0) -> None:
     """Refuse features that are NaN or infinite, padding left out; ``heard`` frames came before."""
-    bad = ~torch.isfinite(feats).all(-1)
+    bad = ~np.isfinite(feats).all(-1)
     if feat_lens is not None:
-        bad &= torch.arange(feats.shape[1], device=feats.device) < feat_lens.to(feats.device)[:, None]
+        bad &= np.arange(feats.shape[1]) < np.asarray(feat_lens)[:, None]
     if bad.any():
-        utt, frame = bad.nonzero()[0].tolist()
+        utt, frame = np.argwhere(bad)[0].tolist()
         raise ValueError(
             f"features of utterance {utt} are not finite numbers at frame {heard + frame}, "
             f"{int(bad.sum())} frames in all: look at the audio and the feature settings."

@@ -28,16 +28,18 @@ from heapq import nlargest
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from greenasr.decode.transducer import (
     BLANK,
+    Floats,
     Hypothesis,
+    Ints,
     PredictorState,
     Transducer,
     label_logprobs,
     log_add,
+    log_softmax,
 )
 
 
@@ -64,9 +66,9 @@ class BeamSearch:
         if not 0 <= self.ilm_scale < float("inf"):
             raise ValueError(f"ilm_scale is {self.ilm_scale:g}, it should be 0 or more.")
 
-    def begin(self, model: Transducer, n: int, like: Tensor) -> BeamSearching:
+    def begin(self, model: Transducer, n: int) -> BeamSearching:
         """A search in ``n`` utterances."""
-        return BeamSearching(model, self, n, like)
+        return BeamSearching(model, self, n)
 
 
 class Prefix:
@@ -112,23 +114,22 @@ class Entry:
 class Known(NamedTuple):
     """What follows a prefix: the prediction network's output (J,) and state, ln p_ilm of labels (V - 1,)."""
 
-    pred: Tensor
-    state: tuple[tuple[Tensor, Tensor], ...]
-    ilm: Tensor | None
+    pred: Floats
+    state: tuple[tuple[Floats, Floats], ...]
+    ilm: Floats | None
 
 
 class BeamSearching:
     """Beam search under way: one predictor and one joint call a step for all hypotheses of all utterances."""
 
-    def __init__(self, model: Transducer, settings: BeamSearch, n: int, like: Tensor):
+    def __init__(self, model: Transducer, settings: BeamSearch, n: int):
         self.model, self.settings = model, settings
-        self.zero = like.new_zeros(like.shape[-1])
         root = Prefix(None, BLANK, 0.0)
         self.beams = [[Entry(root, 0.0, 0.0, None)] for _ in range(n)]
         self.known: dict[Prefix, Known] = {}
         self.passed = [0] * n
 
-    def advance_(self, enc: Tensor, lens: Tensor) -> None:
+    def advance_(self, enc: Floats, lens: Ints) -> None:
         """Go through the next encoder frames (N, T', J), of which (N,) are true."""
         n_frames = lens.tolist()
         for t in range(max(n_frames, default=0)):
@@ -139,7 +140,7 @@ class BeamSearching:
         """The hypotheses of every utterance so far, best first."""
         return [[self._hypothesis(entry) for entry in beam[: self.settings.nbest]] for beam in self.beams]
 
-    def _frame_(self, enc: Tensor, active: list[int], t: int) -> None:
+    def _frame_(self, enc: Floats, active: list[int], t: int) -> None:
         """All utterances of ``active`` through one frame, (N, J)."""
         level = [(utt, entry) for utt in active for entry in self.beams[utt]]
         done: dict[int, dict[Prefix, Entry]] = {utt: {} for utt in active}
@@ -148,8 +149,8 @@ class BeamSearching:
             self._learn_([entry.prefix for _, entry in level])
             used.update(entry.prefix for _, entry in level)
             known = [self.known[entry.prefix] for _, entry in level]
-            rows = torch.tensor([utt for utt, _ in level], device=enc.device)
-            logp = label_logprobs(self.model, enc[rows], torch.stack([one.pred for one in known]))
+            rows = [utt for utt, _ in level]
+            logp = label_logprobs(self.model, enc[rows], np.stack([one.pred for one in known]))
             for (utt, entry), blank in zip(level, logp[:, BLANK].tolist(), strict=True):
                 left = entry.times(blank)
                 before = done[utt].get(entry.prefix)
@@ -167,7 +168,7 @@ class BeamSearching:
     def _emit(
         self,
         level: list[tuple[int, Entry]],
-        logp: Tensor,
+        logp: Floats,
         known: list[Known],
         floors: dict[int, float],
         t: int,
@@ -177,20 +178,22 @@ class BeamSearching:
         gain = logp[:, BLANK + 1 :]
         ilm = None
         if scale:
-            ilm = torch.stack([one.ilm for one in known if one.ilm is not None])
-            gain = gain - scale * ilm
-        best, label = gain.topk(min(beam, gain.shape[1]), 1)
-        total = best.cpu().double() + torch.tensor([[self._score(entry)] for _, entry in level]).double()
-        above = total > torch.tensor([[floors[utt]] for utt, _ in level]).double()
+            ilm = np.stack([one.ilm for one in known if one.ilm is not None])
+            gain = gain - np.float32(scale) * ilm
+        wide = min(beam, gain.shape[1])
+        label = np.argpartition(-gain, wide - 1, axis=1)[:, :wide]
+        scores = np.array([self._score(entry) for _, entry in level])[:, None]
+        total = np.take_along_axis(gain, label, 1) + scores
+        above = total > np.array([floors[utt] for utt, _ in level])[:, None]
         found: dict[int, list[tuple[float, int, int]]] = {}
-        rows, columns = above.nonzero().unbind(1)
-        chosen = label[rows.to(label.device), columns.to(label.device)].tolist()
+        rows, columns = above.nonzero()
+        chosen = label[rows, columns].tolist()
         for row, k, score in zip(rows.tolist(), chosen, total[above].tolist(), strict=True):
             found.setdefault(level[row][0], []).append((score, row, k))
         kept = [(row, k) for utt in found for _, row, k in nlargest(beam, found[utt])]
         if not kept:
             return []
-        at = tuple(torch.tensor(kept, device=logp.device).unbind(1))
+        at = tuple(np.array(kept).T)
         steps = logp[:, BLANK + 1 :][at].tolist()
         shares = [0.0] * len(kept) if ilm is None else ilm[at].tolist()
         out = []
@@ -209,20 +212,19 @@ class BeamSearching:
         new = [prefix for prefix in dict.fromkeys(prefixes) if prefix not in self.known]
         if not new:
             return
-        labels = torch.tensor([prefix.label for prefix in new], device=self.zero.device)
+        labels = np.array([prefix.label for prefix in new])
         parents = [self.known[prefix.parent].state for prefix in new if prefix.parent is not None]
         pred, state = self.model.step_predictor(labels, stacked(parents) if parents else None)
-        ilm: list[Tensor | None] = [None] * len(new)
+        ilm: list[Floats | None] = [None] * len(new)
         if self.settings.ilm_scale:
-            logits = self.model.joint(self.zero.expand_as(pred), pred)[:, BLANK + 1 :]
-            ilm = list(logits.float().log_softmax(-1))
+            ilm = list(log_softmax(self.model.joint(np.zeros_like(pred), pred)[:, BLANK + 1 :]))
         for i, prefix in enumerate(new):
             self.known[prefix] = Known(pred[i], tuple((h[i], c[i]) for h, c in state), ilm[i])
 
     def _floor(self, done: dict[Prefix, Entry]) -> float:
         """The score below which no path is followed in this frame."""
         best = nlargest(self.settings.beam, (self._score(entry) for entry in done.values()))
-        last = best[-1] if len(best) == self.settings.beam else -torch.inf
+        last = best[-1] if len(best) == self.settings.beam else -np.inf
         return max(best[0] - self.settings.prune, last)
 
     def _score(self, entry: Entry) -> float:
@@ -239,6 +241,6 @@ class BeamSearching:
 def stacked(states: list[PredictorState]) -> PredictorState:
     """States of single hypotheses, (D,) each, as one state (R, D)."""
     return tuple(
-        (torch.stack([h for h, _ in layer]), torch.stack([c for _, c in layer]))
+        (np.stack([h for h, _ in layer]), np.stack([c for _, c in layer]))
         for layer in zip(*states, strict=True)
     )

@@ -32,9 +32,10 @@ from greenasr.decode.wfst import Decoder, Hypothesis, to_nbest
 from greenasr.models.tdnnf import Tdnnf, semi_orthogonal_step_
 from greenasr.ops.lfmmi import Graph
 from greenasr.pipeline import lm
-from greenasr.pipeline.acoustic_models import Units, load_acoustic, save_acoustic
+from greenasr.pipeline.acoustic_models import load_acoustic, save_acoustic
 from greenasr.pipeline.hybrid_recipe import HybridRecipe
 from greenasr.pipeline.place import SpeechPlace, Tell, errors_of, noted, write_ngram
+from greenasr.pipeline.units import Units
 from greenasr.roles import Compressor
 from greenasr.score.errors import to_jsonl, wer
 from greenasr.tasks.chain import Chain, frame_targets, original

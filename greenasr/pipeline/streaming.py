@@ -19,23 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from greenasr.data.audio import too_short
 from greenasr.data.feature_stream import STREAMED, FeatureStream
 from greenasr.data.features import RATE, SHIFT, Feats, Features
 from greenasr.data.segmenting import Pauses, Samples, pieces
 from greenasr.decode import transducer
+from greenasr.decode.labels import timed_words
 from greenasr.decode.nbest import NBest
 from greenasr.decode.transducer import StreamingDecoder, decode_transducer, log_add
 from greenasr.decode.transducer_beam import BeamSearch
 from greenasr.decode.wfst import Hypothesis, to_nbest
-from greenasr.models.rnnt import Rnnt
+from greenasr.pipeline import engines
+from greenasr.pipeline.engines import Engine, StreamingTransducer
 from greenasr.pipeline.transcribe import Recognising, Transcript, load_recogniser
-from greenasr.pipeline.transducer_models import Labels, load_transducer
-from greenasr.runtime import format as packed_format
-from greenasr.tasks.networks import TRANSDUCERS
-from greenasr.tasks.transducer import timed_words
+from greenasr.pipeline.units import Labels
 
 CHUNK = 12  # frames that are heard at once
 BEAM, GRAPH_BEAM = 8, 15.0  # hypotheses of a transducer's search, cost of a graph's
@@ -64,7 +62,7 @@ class Partial:
 class TransducerRecogniser:
     """Everything between samples and words, in one network and a search."""
 
-    model: Rnnt
+    model: StreamingTransducer
     units: Labels
     search: BeamSearch
 
@@ -81,7 +79,7 @@ class TransducerRecogniser:
     def hear(self, feats: Feats) -> tuple[tuple[Hypothesis, ...], tuple[float, float]]:
         """Network and search are one: all seconds are the network's."""
         began = time.process_time()
-        (hyps,) = decode_transducer(self.model, torch.from_numpy(feats)[None], search=self.search)
+        (hyps,) = decode_transducer(self.model, feats[None], search=self.search)
         return self.worded(hyps), (time.process_time() - began, 0.0)
 
     def worded(self, hyps: list[transducer.Hypothesis]) -> tuple[Hypothesis, ...]:
@@ -93,7 +91,7 @@ class TransducerRecogniser:
             raise ValueError(
                 f"the network's outputs are not finite (ln p is {hyps[0].score:g}): train it again."
             )
-        shift = self.model.config.frames_joined * SHIFT / RATE
+        shift = self.model.frames_joined * SHIFT / RATE
         found: dict[tuple[str, ...], tuple[float, tuple[tuple[float, float], ...]]] = {}
         for hyp in hyps:
             timed = timed_words(self.units.tokenizer, hyp, shift)
@@ -174,9 +172,9 @@ class _Hearing:
         work = (self.work + time.process_time() - began, 0.0)
         return Transcript(self.source, self.start / self.rate, self._now(), hyps, work)
 
-    def _next(self) -> torch.Tensor:
+    def _next(self) -> Feats:
         feats, self.waiting = np.concatenate(self.waiting), []
-        return torch.from_numpy(feats)
+        return feats
 
     def _now(self) -> float:
         return (self.start + self.samples) / self.rate
@@ -191,15 +189,18 @@ def load_any(
     word_penalty: float = 0.0,
     beam: float | None = None,
     n: int = 0,
+    engine: Engine = "runtime",
 ) -> Recognising:
     """The recogniser of a packed file: a transducer alone, an acoustic model with `load_recogniser`'s graph.
 
     ``beam`` counts a transducer's hypotheses, at least ``n``, and is a graph's width in cost.
     """
-    if packed_format.read(model).model not in TRANSDUCERS:
+    engines.check_engine(engine)
+    packed = engines.read(model)
+    if packed.model != "rnnt":
         return load_recogniser(
             model, graph, arpa, acoustic_scale=acoustic_scale, word_penalty=word_penalty,
-            beam=GRAPH_BEAM if beam is None else beam, n=n,
+            beam=GRAPH_BEAM if beam is None else beam, n=n, engine=engine, packed=packed,
         )  # fmt: skip
     if graph or arpa or acoustic_scale != 1.0 or word_penalty:
         raise ValueError(
@@ -213,5 +214,5 @@ def load_any(
     if n < 0:
         raise ValueError(f"{n} hypotheses an utterance: expected 1 or more.")
     search = BeamSearch(max(BEAM, n) if beam is None else int(beam), nbest=max(n, 1))
-    saved = load_transducer(model)
-    return TransducerRecogniser(saved.model, saved.units, search)
+    network, units = engines.transducer(model, packed, engine)
+    return TransducerRecogniser(network, units, search)

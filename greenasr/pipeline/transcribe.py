@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from greenasr.data.audio import too_short
 from greenasr.data.features import RATE, Feats, Features
@@ -31,8 +30,10 @@ from greenasr.decode.graph import DecodingGraph, build_graph, cached_graph, grap
 from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import UNK
 from greenasr.decode.wfst import Decoder, Hypothesis, Logits, to_nbest
-from greenasr.models.tdnnf import Tdnnf
-from greenasr.pipeline.acoustic_models import SavedAcoustic, Units, load_acoustic
+from greenasr.pipeline import engines
+from greenasr.pipeline.engines import Acoustic, Engine
+from greenasr.pipeline.units import Units
+from greenasr.runtime.format import Packed
 
 
 @dataclass(frozen=True)
@@ -110,16 +111,16 @@ class Recognising(Protocol):
 class Recogniser:
     """Everything between samples and words; ``n`` hypotheses an utterance, 0 for the best path alone."""
 
-    model: Tdnnf
+    model: Acoustic
     units: Units
     decoder: Decoder
     n: int = 0
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
-        if self.model.config.ivector_dim:
+        if self.model.ivector_dim:
             raise ValueError(
-                f"the model reads i-vectors ({self.model.config.ivector_dim} dimensions), its file has no "
+                f"the model reads i-vectors ({self.model.ivector_dim} dimensions), its file has no "
                 "extractor: give a model trained without them."
             )
         if self.decoder.graph.n_pdfs != self.units.pdf_map.n_pdfs:
@@ -129,13 +130,6 @@ class Recogniser:
             )
         if self.n < 0:
             raise ValueError(f"{self.n} hypotheses an utterance: expected 1 or more.")
-
-    @torch.inference_mode()
-    def logits(self, feats: Feats) -> Logits:
-        """Features behind CMVN (T, F) -> logits of pdfs (T', C)."""
-        logits, _ = self.model(torch.from_numpy(np.ascontiguousarray(feats))[None])
-        found: Logits = logits[0].float().numpy()
-        return found
 
     def search(self, logits: Logits) -> tuple[Hypothesis, ...]:
         """Logits (T', C) -> hypotheses, best first, at least one."""
@@ -149,7 +143,7 @@ class Recogniser:
     def hear(self, feats: Feats) -> tuple[tuple[Hypothesis, ...], tuple[float, float]]:
         """Network, then search."""
         began = time.process_time()
-        logits = self.logits(feats)
+        logits = self.model.logits(feats)
         there = time.process_time()
         hyps = self.search(logits)
         return hyps, (there - began, time.process_time() - there)
@@ -212,18 +206,21 @@ def load_recogniser(
     word_penalty: float = 0.0,
     beam: float = 15.0,
     n: int = 0,
+    engine: Engine = "runtime",
+    packed: Packed | None = None,
 ) -> Recogniser:
     """A packed acoustic model with the graph in ``graph``, or one built of the n-gram model ``arpa``.
 
-    A graph that was built is kept beside the model, see `graph_of`.
+    A graph that was built is kept beside the model, see `graph_of`.  ``packed`` is what ``model`` holds,
+    where it has been read.
     """
     if (graph is None) == (arpa is None):
         raise ValueError(
             "a recogniser needs one decoding graph: give --graph FOLDER, or --arpa FILE to build it."
         )
-    saved = load_acoustic(model)
-    found = graph_of(model, saved, arpa) if arpa is not None else read_graph(graph or Path())
-    return Recogniser(saved.model, saved.units, Decoder(found, acoustic_scale, word_penalty, beam), n)
+    network, units = engines.acoustic(model, packed or engines.read(model), engine)
+    found = graph_of(model, units, arpa) if arpa is not None else read_graph(graph or Path())
+    return Recogniser(network, units, Decoder(found, acoustic_scale, word_penalty, beam), n)
 
 
 def read_graph(folder: Path) -> DecodingGraph:
@@ -236,13 +233,13 @@ def read_graph(folder: Path) -> DecodingGraph:
     return DecodingGraph.load(folder)
 
 
-def graph_of(model: Path, saved: SavedAcoustic, arpa: Path) -> DecodingGraph:
+def graph_of(model: Path, units: Units, arpa: Path) -> DecodingGraph:
     """HCLG of the model's lexicon and pdf map and an n-gram model, in `MODEL.graph-<key>` beside the model.
 
     Words that the n-gram model lacks share the mass of its <unk>, if it has one; ValueError where it lacks
     them all.  Where nothing can be written beside the model the graph is built anew every time.
     """
-    lexicon, pdf_map = saved.units.lexicon, saved.units.pdf_map
+    lexicon, pdf_map = units.lexicon, units.pdf_map
     for unk in (UNK, None):
         folder = _graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))
         if folder.exists():

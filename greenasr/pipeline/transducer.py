@@ -33,6 +33,7 @@ from greenasr.data.text import Tokenizer, tokenizer_from_json
 from greenasr.decode.nbest import write_nbest
 from greenasr.decode.transducer import decode_transducer, transducer_nbest
 from greenasr.models.dropout import set_dropout_
+from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.pipeline import hybrid_lm, lm, rows
 from greenasr.pipeline.convergence import Watched, read_wgtc
@@ -49,8 +50,9 @@ from greenasr.pipeline.place import (
 )
 from greenasr.pipeline.recipe import PLANNED
 from greenasr.pipeline.run import Stage
-from greenasr.pipeline.transducer_models import Labels, load_transducer
+from greenasr.pipeline.transducer_models import load_transducer
 from greenasr.pipeline.transducer_recipe import TransducerRecipe, TransducerRow
+from greenasr.pipeline.units import Labels
 from greenasr.roles import BitMap, Compressor
 from greenasr.score.errors import to_jsonl, wer
 from greenasr.tasks.transducer import Transduction, carried
@@ -258,10 +260,10 @@ def _words(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
 
 def real_time_factor(model: Rnnt, store: FeatureStore, ids: list[str], search: Any) -> float:
     """Seconds of one core for a second of speech, of network and search together, on the CPU."""
-    feats = [torch.from_numpy(store[utt_id])[None] for utt_id in ids]
+    feats, network = [store[utt_id][None] for utt_id in ids], RnntOnArrays(model)
     began = time.process_time()
     for each in feats:
-        decode_transducer(model, each, search=search)
+        decode_transducer(network, each, search=search)
     return (time.process_time() - began) / (sum(each.shape[1] for each in feats) / 100)
 
 

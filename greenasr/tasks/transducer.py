@@ -30,7 +30,9 @@ from greenasr.data.augment import SpecAugment
 from greenasr.data.feature_store import FeatureStore
 from greenasr.data.speech_batches import SpeechBatch, speech_batches
 from greenasr.data.text import Tokenizer
+from greenasr.decode.labels import labels_of
 from greenasr.decode.transducer import BLANK, Hypothesis, Search, decode_transducer
+from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.ops.merged_transducer import merged_rnnt_loss
 from greenasr.ops.transducer import rnnt_loss
 from greenasr.tasks.speech import count_batches, evaluating, mean_loss, split_batches, store_of
@@ -147,10 +149,10 @@ class Transduction:
         store = store_of(self, split)
         found: dict[str, list[Hypothesis]] = {}
         chosen = list(self.ids.get(split, store.ids))
-        with evaluating(model) as device:
+        with evaluating(model):
             for batch in speech_batches(store, self.frames, ids=chosen):
-                moved = batch.to(device)
-                hyps = decode_transducer(model, moved.feats, moved.feat_lens, search)
+                feats, lens = batch.feats.numpy(), batch.feat_lens.numpy()
+                hyps = decode_transducer(RnntOnArrays(model), feats, lens, search)
                 found |= dict(zip(batch.ids, hyps, strict=True))
                 if progress is not None:
                     progress(len(found), len(chosen))
@@ -169,26 +171,6 @@ def encoders_own(
         logprobs.transpose(0, 1), labels, enc_lens, lens, blank=BLANK, reduction="none", zero_infinity=True
     )
     return losses.sum() / (int(lens.sum()) + len(lens))
-
-
-def labels_of(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The labels of a text: every id of its words, moved past the blank."""
-    return [BLANK + 1 + i for word in tokenizer.word_ids(text.split()) for i in word]
-
-
-def timed_words(tokenizer: Tokenizer, hyp: Hypothesis, shift: float) -> list[tuple[str, float, float]]:
-    """(word, start, end) of a hypothesis in seconds, where an encoder frame is ``shift`` long.
-
-    A word goes from the frame of its first label to the end of the last one's.  Labels come when the network
-    is sure of them, which may be a little after they were said.
-    """
-    ids = [label - BLANK - 1 for label in hyp.labels]
-    cuts = [k for k, i in enumerate(ids) if k and tokenizer.begins_word(i)]
-    found = []
-    for first, stop in zip([0, *cuts], [*cuts, len(ids)], strict=True):
-        start, end = (hyp.frames[first], hyp.frames[stop - 1] + 1) if stop > first else (0, 0)
-        found += [(word, shift * start, shift * end) for word in tokenizer.words_of(ids[first:stop])]
-    return found
 
 
 def carried(

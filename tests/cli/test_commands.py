@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import typer
 
-from greenasr.cli.app import app
+from greenasr.cli.app import make_app
 
 Call = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]
 EXAMPLES = re.findall(r"`greenasr ([^`]+)`", (ROOT / "README.md").read_text(encoding="utf-8"))
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from greenasr.data.features import Features
 from greenasr.pipeline.acoustic_models import load_acoustic, save_acoustic
 from greenasr.pipeline.models import save
-from greenasr.pipeline.transducer_models import Labels, load_transducer
+from greenasr.pipeline.transducer_models import load_transducer
+from greenasr.pipeline.units import Labels
 
 Call = Callable[..., Any]
 Hum = Callable[..., NDArray[np.float32]]

@@ -9,10 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from greenasr.decode import transducer
 from greenasr.decode.nbest import read_nbest, write_nbest
 from greenasr.decode.transducer import (
     Greedy,
@@ -20,14 +23,15 @@ from greenasr.decode.transducer import (
     PredictorState,
     Search,
     StreamingDecoder,
-    decode_transducer,
     transducer_nbest,
 )
 from greenasr.decode.transducer_beam import BeamSearch, BeamSearching
+from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.ops.transducer import rnnt_loss
 
 Labels = tuple[int, ...]
+Array = NDArray[Any]
 EVERYTHING = {"beam": 2000, "prune": math.inf}
 
 
@@ -64,28 +68,46 @@ class Toy:
         self.n_labels, self.says = n_labels, says
         self.histories: list[Labels] = []
 
-    def encode(self, feats: Tensor, feat_lens: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        frames = torch.arange(feats.shape[1]).expand(len(feats), -1)[..., None].float()
-        return frames, torch.full((len(feats),), feats.shape[1]) if feat_lens is None else feat_lens
+    def encode(self, feats: Array, feat_lens: Array | None = None) -> tuple[Array, Array]:
+        frames = np.broadcast_to(np.arange(feats.shape[1])[None, :, None], (*feats.shape[:2], 1))
+        return frames, np.full(len(feats), feats.shape[1]) if feat_lens is None else feat_lens
 
-    def step_encoder(self, chunk: Tensor, state: Any = None, last: bool = False) -> tuple[Tensor, Any]:
+    def step_encoder(self, chunk: Array, state: Any = None, last: bool = False) -> tuple[Array, Any]:
         at = state or 0
-        return torch.arange(at, at + chunk.shape[1]).float()[None, :, None], at + chunk.shape[1]
+        return np.arange(at, at + chunk.shape[1])[None, :, None], at + chunk.shape[1]
 
     def step_predictor(
-        self, labels: Tensor, state: PredictorState | None = None
-    ) -> tuple[Tensor, PredictorState]:
-        past = [()] * len(labels) if state is None else [self.histories[int(i)] for i in state[0][0]]
+        self, labels: Array, state: PredictorState | None = None
+    ) -> tuple[Array, PredictorState]:
+        past = [()] * len(labels) if state is None else [self.histories[int(i)] for i in state[0][0].flat]
         now = [
             before + ((label,) if label else ()) for before, label in zip(past, labels.tolist(), strict=True)
         ]
-        ids = torch.arange(len(self.histories), len(self.histories) + len(now))[:, None].float()
+        ids = np.arange(len(self.histories), len(self.histories) + len(now))[:, None].astype(np.float32)
         self.histories += now
         return ids, ((ids, ids),)
 
-    def joint(self, enc: Tensor, pred: Tensor) -> Tensor:
+    def joint(self, enc: Array, pred: Array) -> Array:
         rows = zip(enc.flatten().tolist(), pred.flatten().tolist(), strict=True)
-        return torch.tensor([self.says(int(t), self.histories[int(i)]) for t, i in rows]).log()
+        return logs([self.says(int(t), self.histories[int(i)]) for t, i in rows])
+
+
+def logs(shares: list[list[float]]) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(np.array(shares, np.float32))
+
+
+def of(model: Any) -> Any:
+    """What a search takes: networks of torch on arrays."""
+    return RnntOnArrays(model) if isinstance(model, Rnnt) else model
+
+
+def decode_transducer(
+    model: Any, feats: Tensor, lens: Tensor | None = None, search: Search | None = None
+) -> list[list[Hypothesis]]:
+    return transducer.decode_transducer(
+        of(model), feats.numpy(), None if lens is None else lens.numpy(), search
+    )
 
 
 def all_paths(model: Rnnt, feats: Tensor, max_symbols: int) -> Iterator[tuple[Labels, Labels, float]]:
@@ -202,16 +224,16 @@ def test_the_internal_language_model_is_taken_off() -> None:
     class Habit(Toy):
         """Frame 0 hears 1 and 2 nearly alike; without it 1 is expected."""
 
-        def joint(self, enc: Tensor, pred: Tensor) -> Tensor:
+        def joint(self, enc: Array, pred: Array) -> Array:
             rows = zip(enc.flatten().tolist(), pred.flatten().tolist(), strict=True)
             says = [
                 [0.1, 0.7, 0.2] if t == 0 else [1.0, 0.0, 0.0] if self.histories[int(i)] else [0.1, 0.5, 0.4]
                 for t, i in rows
             ]
-            return torch.tensor(says).log()
+            return logs(says)
 
-        def encode(self, feats: Tensor, feat_lens: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            return torch.ones(1, 1, 1), torch.tensor([1])
+        def encode(self, feats: Array, feat_lens: Array | None = None) -> tuple[Array, Array]:
+            return np.ones((1, 1, 1)), np.array([1])
 
     feats = torch.zeros(1, 1, 1)
     for scale, order in [(0.0, [1, 2]), (0.5, [2, 1])]:
@@ -314,9 +336,9 @@ def test_a_stream_ends_with_the_hypotheses_of_the_whole_utterance(search: Search
     model = network(blank=0.2, vocab=6, encoder_layers=2, reduction=(2, 2))
     feats = torch.randn(43, 4)
     (whole,) = decode_transducer(model, feats[None], search=search)
-    stream, partial = StreamingDecoder(model, search), []
+    stream, partial = StreamingDecoder(of(model), search), []
     for piece in feats.split(chunk):
-        partial.append(stream.push(piece))
+        partial.append(stream.push(piece.numpy()))
     ends = stream.final()
     assert len(ends) == len(whole) and all(close(a, b) for a, b in zip(ends, whole, strict=True))
     assert max(len(hyp.labels) for hyp in ends) > 1
@@ -328,12 +350,12 @@ def test_a_stream_ends_with_the_hypotheses_of_the_whole_utterance(search: Search
 def test_streams_side_by_side_may_pause() -> None:
     model, feats = network(vocab=6), torch.randn(2, 9, 4)
     whole = decode_transducer(model, feats, search=BeamSearch(beam=4))
-    enc, _ = model.encode(feats)
-    searching = BeamSearch(beam=4).begin(model, 2, enc)
+    enc, _ = of(model).encode(feats.numpy())
+    searching = BeamSearch(beam=4).begin(of(model), 2)
     for t in range(9):
-        searching.advance_(enc[:, t : t + 1], torch.tensor([1, 0]))
+        searching.advance_(enc[:, t : t + 1], np.array([1, 0]))
     for t in range(9):
-        searching.advance_(enc[:, t : t + 1], torch.tensor([0, 1]))
+        searching.advance_(enc[:, t : t + 1], np.array([0, 1]))
     for ours, theirs in zip(searching.hyps(), whole, strict=True):
         assert all(close(a, b) for a, b in zip(ours, theirs, strict=True))
 
@@ -341,11 +363,11 @@ def test_streams_side_by_side_may_pause() -> None:
 def test_a_stream_of_nothing_gives_nothing() -> None:
     for search in SEARCHES:
         nothing = [Hypothesis((), 0.0, (), 0.0)]
-        assert StreamingDecoder(network(), search).final() == nothing
-        stream = StreamingDecoder(network(), search)
-        assert stream.push(torch.zeros(0, 4)) == nothing[0] and stream.final() == nothing
+        assert StreamingDecoder(of(network()), search).final() == nothing
+        stream = StreamingDecoder(of(network()), search)
+        assert stream.push(np.zeros((0, 4))) == nothing[0] and stream.final() == nothing
         with pytest.raises(ValueError, match="the stream has ended: make a new decoder"):
-            stream.push(torch.zeros(3, 4))
+            stream.push(np.zeros((3, 4)))
         assert decode_transducer(network(), torch.zeros(2, 0, 4), search=search) == [nothing] * 2
         assert decode_transducer(network(), torch.zeros(0, 5, 4), search=search) == []
 
@@ -357,7 +379,7 @@ def test_one_predictor_and_one_joint_call_a_step_and_no_prefix_twice() -> None:
     class Counting:
         def __getattr__(self, name: str) -> Any:
             calls[name] = calls.get(name, 0) + 1
-            return getattr(model, name)
+            return getattr(of(model), name)
 
     search = BeamSearch(beam=6, max_symbols=3, prune=math.inf)
     decode_transducer(Counting(), torch.randn(7, 10, 4), search=search)
@@ -374,8 +396,8 @@ def test_long_silence_needs_no_more_memory_than_short() -> None:
     sizes = []
     for frames in (50, 150):
         toy = Toy(2, says)
-        searching = BeamSearch(beam=4).begin(toy, 1, torch.zeros(1))
-        searching.advance_(torch.zeros(1, frames, 1), torch.tensor([frames]))
+        searching = BeamSearch(beam=4).begin(toy, 1)
+        searching.advance_(np.zeros((1, frames, 1)), np.array([frames]))
         assert isinstance(searching, BeamSearching)
         sizes.append(len(searching.known))
         reachable, todo = 0, [entry.prefix for entry in searching.beams[0]]
@@ -427,12 +449,12 @@ def test_features_and_weights_that_are_not_numbers_are_refused() -> None:
     ):
         decode_transducer(model, feats)
     assert len(decode_transducer(model, feats, torch.tensor([6, 4]))) == 2
-    stream = StreamingDecoder(model)
-    stream.push(feats[0])
+    stream = StreamingDecoder(of(model))
+    stream.push(feats[0].numpy())
     with pytest.raises(ValueError, match="not finite numbers at frame 10"):
-        stream.push(feats[1])
+        stream.push(feats[1].numpy())
     with pytest.raises(ValueError, match=r"features are \(1, 6, 4\), a stream hears \(T, F\)"):
-        stream.push(feats[:1])
+        stream.push(feats[:1].numpy())
     nn.init.constant_(model.predictor_fc.bias, torch.nan)
     for search in SEARCHES:
         with pytest.raises(ValueError, match="the network's outputs are not numbers"):

@@ -15,8 +15,9 @@ from greenasr.data.lexicon import Lexicon
 from greenasr.decode.context import PdfMap
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
 from greenasr.models.transformer_lm import TransformerConfig, TransformerLM
-from greenasr.pipeline.acoustic_models import Units, load_acoustic, save_acoustic
+from greenasr.pipeline.acoustic_models import load_acoustic, save_acoustic
 from greenasr.pipeline.models import load
+from greenasr.pipeline.units import Units
 from greenasr.roles import BitMap
 from greenasr.runtime.pack import pack
 

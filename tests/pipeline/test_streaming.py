@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,8 +18,10 @@ from greenasr.data.segmenting import Pauses, Samples, utterances
 from greenasr.decode.nbest import NBest
 from greenasr.decode.transducer import Hypothesis, decode_transducer
 from greenasr.decode.transducer_beam import BeamSearch
+from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.pipeline.streaming import Partial, TransducerRecogniser, load_any, stream
 from greenasr.pipeline.transcribe import Transcript, transcribe
+from greenasr.pipeline.transducer_models import load_transducer
 
 Hum = Callable[..., NDArray[np.float32]]
 SAID = (0.8, "LOW", 0.2, "HIGH", 1.0, "HIGH", 0.7)
@@ -93,9 +94,7 @@ def test_words_equal_the_search_on_features_of_the_samples_alone(
     found = final(list(stream(recogniser, cut(sound, 4_800), 48_000, "talk")))
     for each, utterance in zip(found, utterances([sound], 48_000), strict=True):
         feats = recogniser.features(resample(utterance.samples, 48_000, RATE))
-        ((best, *_),) = decode_transducer(
-            recogniser.model, torch.from_numpy(feats)[None], search=BeamSearch(4)
-        )
+        ((best, *_),) = decode_transducer(recogniser.model, feats[None], search=BeamSearch(4))
         assert list(each.hyps[0].words) == recogniser.units.tokenizer.words_of([i - 1 for i in best.labels])
 
 
@@ -105,7 +104,7 @@ def test_partial_words_come_within_a_chunk_of_the_frame_that_says_them(
 ) -> None:
     """Offline, every prefix of a hypothesis is known at the end of its last label's frame."""
     sound, heard, said = hum(*MANY), 0.0, 0
-    shift = recogniser.model.config.frames_joined / 100
+    shift = recogniser.model.frames_joined / 100
 
     def blocks() -> Iterator[Samples]:
         nonlocal heard
@@ -178,16 +177,17 @@ def test_minutes_of_silence_are_nothing_and_cost_little(recogniser: TransducerRe
 
 
 def test_weights_that_are_not_finite_are_named_with_source_and_second(
-    recogniser: TransducerRecogniser, hum: Hum
+    recogniser: TransducerRecogniser, tones_transducer: Path, hum: Hum
 ) -> None:
     for value, message in (
         (torch.inf, "are not numbers"),
         (torch.nan, "are not numbers"),
         (-torch.inf, "are not finite"),
     ):
-        broken = replace(recogniser, model=copy.deepcopy(recogniser.model))
-        assert broken.model.output is not None
-        broken.model.output.bias.data[0] = value
+        model = load_transducer(tones_transducer).model
+        assert model.output is not None
+        model.output.bias.data[0] = value
+        broken = replace(recogniser, model=RnntOnArrays(model))
         for hear in (stream, transcribe):
             with pytest.raises(
                 ValueError, match=rf"talk, utterance at 0.55 s: the network's outputs {message}"

@@ -18,6 +18,7 @@ from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.decode.nbest import read_nbest, write_nbest
 from greenasr.decode.ngram import BOS, EOS, UNK
 from greenasr.decode.wfst import Hypothesis
+from greenasr.models.on_arrays import TdnnfOnArrays
 from greenasr.models.tdnnf import Tdnnf
 from greenasr.pipeline import transcribe as transcribing
 from greenasr.pipeline.acoustic_models import load_acoustic, save_acoustic
@@ -63,9 +64,7 @@ def test_an_utterance_equals_the_same_samples_alone(recogniser: Recogniser, hum:
     sound = hum(*SAID)
     second = list(transcribe(recogniser, [sound], 16_000, "talk"))[1]
     cut = sound[round(16_000 * second.start) : round(16_000 * second.end)]
-    feats = torch.from_numpy(recogniser.units.features(cut))[None]
-    with torch.no_grad():
-        logits = recogniser.model(feats)[0][0].numpy()
+    logits = recogniser.model.logits(recogniser.units.features(cut))
     assert second.hyps == (recogniser.decoder.best(logits),)
 
 
@@ -167,9 +166,11 @@ def test_parts_that_do_not_belong_together_are_refused(tones: Path, tmp_path: Pa
         load_recogniser(tmp_path / "i.packed", arpa=arpa)
 
 
-def test_outputs_that_are_not_finite_are_named_with_source_and_time(recogniser: Recogniser, hum: Hum) -> None:
-    model = Tdnnf(recogniser.model.config).eval()
+def test_outputs_that_are_not_finite_are_named_with_source_and_time(
+    recogniser: Recogniser, tones: Path, hum: Hum
+) -> None:
+    model = load_acoustic(tones / "model.packed").model
     torch.nn.init.constant_(model.output.bias, float("nan"))
-    found = transcribe(replace(recogniser, model=model), [hum(*SAID)], 16_000, "talk")
+    found = transcribe(replace(recogniser, model=TdnnfOnArrays(model)), [hum(*SAID)], 16_000, "talk")
     with pytest.raises(ValueError, match=r"talk, utterance at 0.55 s: .* logits are not finite"):
         next(found)

@@ -16,6 +16,7 @@ import torch
 from greenasr.data.files import read_json
 from greenasr.decode.nbest import read_nbest
 from greenasr.decode.transducer import decode_transducer, transducer_nbest
+from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.pipeline import transducer
 from greenasr.pipeline.convergence import MOMENTS, read_wgtc
 from greenasr.pipeline.run import finished, needed
@@ -92,8 +93,8 @@ def test_words_are_those_of_the_packed_file_utterance_by_utterance(place: Place)
         folder = place.run / "all" / "seed0" / name
         saved, task = load_transducer(folder / "model.packed"), transducer.make_task(place, "all")[0]
         for entry in read_nbest(folder / "words" / "test.nbest.jsonl"):
-            feats = torch.from_numpy(place.store("test")[entry.id])[None]
-            (hyps,) = decode_transducer(saved.model, feats, search=search)
+            feats = place.store("test")[entry.id][None]
+            (hyps,) = decode_transducer(RnntOnArrays(saved.model), feats, search=search)
             again = transducer_nbest(entry.id, entry.ref, hyps, task.words)
             assert again.hyps[0] == entry.hyps[0]
             assert again.scores[0] == pytest.approx(entry.scores[0], abs=1e-3)

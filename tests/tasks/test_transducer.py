@@ -18,10 +18,12 @@ from greenasr.data.feature_store import FeatureStore
 from greenasr.data.features import Features
 from greenasr.data.speech_batches import SpeechBatch
 from greenasr.data.text import Vocabulary, WordPieces
+from greenasr.decode.labels import labels_of, timed_words
 from greenasr.decode.transducer import Greedy, Hypothesis, decode_transducer
+from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.ops.transducer import rnnt_loss
-from greenasr.tasks.transducer import Transduction, carried, encoders_own, labels_of, timed_words
+from greenasr.tasks.transducer import Transduction, carried, encoders_own
 
 TEXTS = {"u1": "ab ba", "u2": "ba", "u3": "", "u4": "c ab c", "u5": "ab"}
 LETTERS = WordPieces.train([text.split() for text in TEXTS.values()], 20, kind="char")
@@ -168,7 +170,7 @@ def test_hypotheses_come_in_the_store_s_order_and_are_those_of_utterances_alone(
     found = task.decode(model, "train", progress=lambda done, of: told.append((done, of)))
     assert tuple(found) == tuple(TEXTS) and told[-1] == (5, 5)
     for utt_id, (hyp,) in found.items():
-        ((alone,),) = decode_transducer(model, torch.from_numpy(task.stores["train"][utt_id])[None])
+        ((alone,),) = decode_transducer(RnntOnArrays(model), task.stores["train"][utt_id][None])
         assert hyp.labels == alone.labels and hyp.logprob == pytest.approx(alone.logprob, abs=1e-4)
     assert list(replace(task, ids={"train": ["u4", "u2"]}).decode(model, "train")) == ["u4", "u2"]
 

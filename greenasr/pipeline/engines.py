@@ -1,0 +1,99 @@
+"""Networks from packed files by one of two engines: the runtime, or torch for whoever wants to compare.
+
+Both give arrays for arrays, so a recogniser does not know which it has.  Torch is imported where it is
+asked for alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from greenasr.decode.transducer import Transducer
+from greenasr.pipeline.units import Labels, Units, check_outputs
+from greenasr.runtime import engine as runtime
+from greenasr.runtime import format as packed_format
+from greenasr.runtime.format import Packed
+
+Engine = Literal["runtime", "torch"]
+ENGINES: tuple[Engine, ...] = ("runtime", "torch")
+Around = TypeVar("Around")
+Floats = NDArray[np.float32]
+
+
+class Acoustic(Protocol):
+    """A network from features to the logits of pdfs."""
+
+    @property
+    def ivector_dim(self) -> int:
+        """Width of the i-vector that it reads, 0 for none."""
+        ...
+
+    def logits(self, feats: Floats, ivectors: Floats | None = None) -> Floats:
+        """One utterance (T, F) -> (T', C)."""
+        ...
+
+
+class StreamingTransducer(Transducer, Protocol):
+    """A transducer that says how long its encoder frames are."""
+
+    @property
+    def frames_joined(self) -> int:
+        """Feature frames in one encoder frame."""
+        ...
+
+
+def check_engine(engine: str) -> None:
+    """Refuse engines that there are not."""
+    if engine not in ENGINES:
+        raise ValueError(f"engine '{engine}': choose {' or '.join(ENGINES)}.")
+
+
+def acoustic(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Acoustic, Units]:
+    """The network of a packed acoustic model; ValueError when it is of another kind."""
+    if engine == "torch":
+        from greenasr.models.on_arrays import TdnnfOnArrays
+        from greenasr.pipeline.acoustic_models import load_acoustic
+
+        saved = load_acoustic(path)
+        return TdnnfOnArrays(saved.model), saved.units
+    cure = "give one that `greenasr table` made of a hybrid recipe"
+    units = _around(path, packed, "tdnnf", Units.from_json, f"no acoustic model ({{}}): {cure}")
+    return _network(packed, path), units
+
+
+def transducer(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[StreamingTransducer, Labels]:
+    """The network of a packed transducer; ValueError when it is of another kind."""
+    if engine == "torch":
+        from greenasr.models.on_arrays import RnntOnArrays
+        from greenasr.pipeline.transducer_models import load_transducer
+
+        saved = load_transducer(path)
+        return RnntOnArrays(saved.model), saved.units
+    cure = "give one that `greenasr table` made of a recipe of kind transducer"
+    units = _around(path, packed, "rnnt", Labels.from_json, f"no transducer ({{}}): {cure}")
+    check_outputs(path, int(packed.config["vocab"]), units)
+    return _network(packed, path), units
+
+
+def read(path: Path) -> Packed:
+    """The packed file, verified."""
+    return packed_format.read(path)
+
+
+def _around(path: Path, packed: Packed, kind: str, from_json: Callable[[Any], Around], what: str) -> Around:
+    try:
+        if packed.model != kind:
+            raise ValueError(f"the network is a '{packed.model}'")
+        return from_json(packed.tokenizer)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: a packed file, but {what.format(reason)}") from error
+
+
+def _network(packed: Packed, path: Path) -> Any:
+    return runtime.build(packed, where=path)
