@@ -7,6 +7,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,3 +270,18 @@ def test_a_terminal_is_no_microphone(at: Path, greenasr: Call, monkeypatch: pyte
     monkeypatch.setattr("sys.stdin", terminal)
     called = greenasr("transcribe", "model.packed", "-", "--arpa", "lm.arpa")
     assert called.code == 2 and "standard input is a terminal" in called.err
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "transducer"])
+def test_no_torch_is_needed_and_torch_hears_the_same_words(
+    kind: str, tones: Path, tones_transducer: Path, tmp_path: Path, hum: Any, greenasr: Any
+) -> None:
+    soundfile.write(tmp_path / "talk.wav", hum(0.6, "LOW", 0.3, "HIGH", 0.8), 16_000)
+    given = [tones / "model.packed"] if kind == "hybrid" else [tones_transducer]
+    given += [tmp_path / "talk.wav", *(["--arpa", tones / "lm.arpa"] if kind == "hybrid" else [])]
+    code = "import sys; sys.modules['torch'] = None; from greenasr.cli.app import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "transcribe", *map(str, given)]
+    alone = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert [line.split()[-1] for line in alone.splitlines()] == ["LOW", "HIGH"]
+    assert greenasr("transcribe", *given, "--engine", "torch").out == alone
+    assert greenasr("transcribe", *given, "--engine", "gpu").code == 2
