@@ -21,19 +21,23 @@ class Quantized:
     """A weight on its grid: integer ``codes`` (O, I) and a ``step`` that broadcasts against them.
 
     ``step`` is () for one table a cluster, (O, 1) for one a row, (O, I / group, 1) against codes
-    viewed as (O, I / group, group) for one a group.
+    viewed as (O, I / group, group) for one a group.  ``negative``, of the same shape, is the step of codes
+    below zero where it is another (trained ternary weights).
     """
 
     codes: Tensor
     step: Tensor
+    negative: Tensor | None = None
 
     def dequantize(self) -> Tensor:
         """The weight that the codes stand for, (O, I), in the step's dtype."""
         codes = self.codes.to(self.step.dtype)
         if self.step.dim() == 3:
-            groups = codes.view(self.step.shape[0], self.step.shape[1], -1)
-            return (groups * self.step).view(codes.shape)
-        return codes * self.step
+            codes = codes.view(self.step.shape[0], self.step.shape[1], -1)
+        weight = codes * self.step
+        if self.negative is not None:
+            weight = weight.where(codes >= 0, codes * self.negative)
+        return weight.view(self.codes.shape)
 
 
 class Quantizer(Protocol):

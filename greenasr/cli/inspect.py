@@ -84,6 +84,10 @@ def _packed(packed: Packed, path: Path) -> dict[str, Any]:
         )
     quantized = sum(span.nbytes for span in packed.spans.values())
     rest = sum(array.nbytes for array in packed.rest.values())
+    generated = {
+        "generated_weights": sum(signs.rows * signs.cols for signs in packed.seeds.values()),
+        "seeds": {name: str(signs) for name, signs in packed.seeds.items()},
+    }
     return {
         "kind": "packed model",
         "model": packed.model,
@@ -95,6 +99,7 @@ def _packed(packed: Packed, path: Path) -> dict[str, Any]:
         "quantized_bytes": quantized,
         "unquantized_weights": sum(array.size for array in packed.rest.values()),
         "unquantized_bytes": rest,
+        **(generated if packed.seeds else {}),
         "metadata_bytes": size - quantized - rest,
         "file_bytes": size,
         "fp32_weight_bytes": packed.unquantized_bytes,

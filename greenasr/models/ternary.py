@@ -98,6 +98,6 @@ def _same_matrix(module: nn.Module, state: MutableMapping[str, Any], prefix: str
         )
     if found.tolist() != wanted:
         raise ValueError(
-            f"{name} was generated as {Signs.from_numbers(found.tolist())}, the network wants {module.spec}: "
+            f"{name} was generated as {Signs.from_numbers(found.tolist())}; the network's is {module.spec}: "
             "trained weights fit one matrix; configure the network with the file's seed and threshold."
         )

@@ -79,6 +79,11 @@ class Signs:
         """Seed, layer, rows, columns, zeros of 256, and 1 for 2:4 or 0: what files hold."""
         return [self.seed, self.layer, self.rows, self.cols, self.zeros, int(self.structured)]
 
+    def __str__(self) -> str:
+        """As people read it."""
+        kind = "2:4" if self.structured else f"t = {self.zeros}/{LEVELS}"
+        return f"{self.rows} x {self.cols}, seed {self.seed}, layer {self.layer}, {kind}"
+
     @property
     def nonzeros(self) -> float:
         """Expected share of weights that are not zero, 1 - t as rounded."""

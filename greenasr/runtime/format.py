@@ -4,8 +4,9 @@
 
 ``codes`` is every quantized span's codes end to end (`ops.bits`), ``steps`` their steps, ``rest.F32``
 and ``rest.BF16`` whatever is not quantized, ``meta`` a JSON table, bz2-compressed, that says what lies
-where and carries the model's config, bit map, tokenizer and recipe.  Few large tensors instead of
-many small ones, because a tensor costs 70 bytes of header, and a keyword model may be 20 kB in all.
+where and carries the model's config, bit map, tokenizer, recipe and the seeds of generated matrices.  Few
+large tensors instead of many small ones, because a tensor costs 70 bytes of header, and a keyword model may
+be 20 kB in all.
 The SHA-256 of the file (taken with zeros in its own place) is in the header and is verified on read.
 The layout is specified in docs/packed_format.md.
 """
@@ -27,8 +28,9 @@ from numpy.typing import NDArray
 
 from greenasr.data.files import write_atomic
 from greenasr.ops import bits as bitpack
+from greenasr.ops.signs import Signs
 
-VERSION = 1
+VERSION = 2  # what is read; a file is written as the lowest version that describes it
 Array = NDArray[Any]
 
 _DTYPES = {"I64": "<i8", "F32": "<f4", "I32": "<i4", "BF16": "<u2", "U8": "|u1", "BOOL": "|b1"}
@@ -42,7 +44,8 @@ _CURE = "copy it again from its source, or make it again with `greenasr compress
 class PackedSpan:
     """Rows ``start:stop`` of a parameter seen as (O, cols): packed codes (bytes,) and float32 step.
 
-    ``step`` is (), (O, 1) or (O, cols / group, 1), as in `roles.Quantized`.
+    ``step`` is (), (O, 1) or (O, cols / group, 1), as in `roles.Quantized`, and so is ``negative``, the step
+    of codes below zero where it is another one.
     """
 
     name: str
@@ -52,6 +55,7 @@ class PackedSpan:
     bits: int
     packed: NDArray[np.uint8]
     step: NDArray[np.float32]
+    negative: NDArray[np.float32] | None = None
 
     @property
     def key(self) -> str:
@@ -66,7 +70,12 @@ class PackedSpan:
     @property
     def nbytes(self) -> int:
         """Bytes of codes and steps on disk."""
-        return self.packed.nbytes + self.step.nbytes
+        return self.packed.nbytes + sum(step.nbytes for step in self.steps)
+
+    @property
+    def steps(self) -> tuple[NDArray[np.float32], ...]:
+        """The step, and that of codes below zero if it is another."""
+        return (self.step,) if self.negative is None else (self.step, self.negative)
 
     def codes(self) -> Array:
         """Level indices, (stop - start, cols), int8 or int16."""
@@ -76,10 +85,13 @@ class PackedSpan:
     def dequantize(self) -> NDArray[np.float32]:
         """Codes * step in float32, (stop - start, cols): the trained weights, bit for bit."""
         codes = self.codes().astype(np.float32)
+        shape = codes.shape
         if self.step.ndim == 3:
-            rows, groups, _ = self.step.shape
-            return (codes.reshape(rows, groups, -1) * self.step).reshape(codes.shape)
-        return codes * self.step
+            codes = codes.reshape(*self.step.shape[:2], -1)
+        weight = codes * self.step
+        if self.negative is not None:
+            weight = np.where(codes < 0, codes * self.negative, weight)
+        return weight.reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +99,8 @@ class Packed:
     """A packed model: ``rest`` holds float32, integers, or uint16 that are bfloat16 bit patterns.
 
     ``shapes`` gives the full shape of every quantized parameter; its spans are the rows of its view
-    as (O, -1).  ``ties`` maps a second name of a parameter to its first.
+    as (O, -1).  ``ties`` maps a second name of a parameter to its first.  ``seeds`` names the matrices that
+    are generated (`ops.signs`) by the weights that they are.
     """
 
     model: str
@@ -99,10 +112,16 @@ class Packed:
     recipe: dict[str, Any]
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
+    seeds: dict[str, Signs] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """The lowest version of the format that holds this model."""
+        return 2 if self.seeds or any(s.negative is not None for s in self.spans.values()) else 1
 
     @property
     def unquantized_bytes(self) -> int:
-        """Bytes of the weights in float32 (integers as they are), every tied parameter once."""
+        """Bytes of trained weights in float32 (integers as they are), every tied parameter once."""
         rest = sum(a.size * (4 if a.dtype.itemsize == 2 else a.dtype.itemsize) for a in self.rest.values())
         return rest + 4 * sum(math.prod(shape) for shape in self.shapes.values())
 
@@ -112,6 +131,7 @@ class Packed:
         for name, shape in self.shapes.items():
             rows = sorted((s for s in self.spans.values() if s.name == name), key=lambda s: s.start)
             found[name] = np.concatenate([span.dequantize() for span in rows]).reshape(shape)
+        found.update({name: signs.rows_of().astype(np.float32) for name, signs in self.seeds.items()})
         return found | {alias: found[name] for alias, name in self.ties.items()}
 
 
@@ -144,7 +164,7 @@ def write(path: str | Path, packed: Packed) -> int:
 def read(path: str | Path) -> Packed:
     """Read and verify a model.
 
-    Raises ValueError in one line for anything but a whole, unaltered packed file of this version.
+    Raises ValueError in one line for anything but a whole, unaltered packed file of a version we know.
     """
     return from_bytes(Path(path).read_bytes(), str(path))
 
@@ -156,7 +176,8 @@ def to_bytes(packed: Packed, where: str = "packed model") -> bytes:
         meta = bz2.compress(_meta(packed))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    blobs = {"steps": _join((s.step.astype("<f4") for s in packed.spans.values()), "<f4")}
+    steps = (step.astype("<f4") for s in packed.spans.values() for step in s.steps)
+    blobs = {"steps": _join(steps, "<f4")}
     for dtype, kind in _DTYPES.items():
         arrays = [a.astype(kind) for a in packed.rest.values() if _NAMES[a.dtype] == dtype]
         if arrays:
@@ -165,7 +186,7 @@ def to_bytes(packed: Packed, where: str = "packed model") -> bytes:
     blobs["meta"] = np.frombuffer(meta, np.uint8)
     blobs = dict(sorted(blobs.items(), key=lambda item: -item[1].dtype.itemsize))  # keeps all aligned
 
-    summary = {"format": f"greenasr packed {VERSION}", "sha256": "0" * 64, "model": packed.model}
+    summary = {"format": f"greenasr packed {packed.version}", "sha256": "0" * 64, "model": packed.model}
     if packed.bit_map:
         summary["average_bits"] = f"{packed.bit_map['average_bits']:.3f}"
     header: dict[str, Any] = {"__metadata__": summary}
@@ -187,9 +208,9 @@ def from_bytes(data: bytes, where: str = "packed model") -> Packed:
     prefix = _PREFIX.match(data, 8)
     if prefix is None:
         raise ValueError(f"{where}: not a packed model of greenasr, or its first bytes were altered: {_CURE}")
-    if int(prefix[1]) != VERSION:
+    if not 1 <= int(prefix[1]) <= VERSION:
         raise ValueError(
-            f"{where}: packed format {int(prefix[1])}, this greenasr reads format {VERSION}: "
+            f"{where}: packed format {int(prefix[1])}, this greenasr reads formats 1 to {VERSION}: "
             "install a greenasr that reads it, or pack the model again with this one"
         )
     place = prefix.start(2)
@@ -213,7 +234,10 @@ def _meta(packed: Packed) -> bytes:
         "model": packed.model,
         "config": packed.config,
         "unquantized_bytes": packed.unquantized_bytes,
-        "spans": [[s.name, s.start, s.stop, s.cols, s.bits, s.step.shape] for s in packed.spans.values()],
+        "spans": [
+            [s.name, s.start, s.stop, s.cols, s.bits, s.step.shape, *([2] if len(s.steps) == 2 else [])]
+            for s in packed.spans.values()
+        ],
         "shapes": packed.shapes,
         "rest": [[name, _NAMES[a.dtype], a.shape] for name, a in packed.rest.items()],
         "ties": packed.ties,
@@ -221,6 +245,8 @@ def _meta(packed: Packed) -> bytes:
         "recipe": packed.recipe,
         "tokenizer": packed.tokenizer,
     }
+    if packed.seeds:
+        table["seeds"] = {name: signs.to_numbers() for name, signs in packed.seeds.items()}
     try:
         return json.dumps(table, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
@@ -259,10 +285,12 @@ def _assemble(blobs: Mapping[str, Array]) -> Packed:
         return blobs[blob][start : taken[blob]]
 
     spans = {}
-    for name, start, stop, cols, bits, shape in table["spans"]:
-        step = take("steps", math.prod(shape)).reshape(shape)
+    for name, start, stop, cols, bits, shape, *pair in table["spans"]:
+        if pair not in ([], [2]):
+            raise ValueError(f"{name} has steps of kind {pair}, expected 2 for a pair or nothing")
+        steps = [take("steps", math.prod(shape)).reshape(shape) for _ in range(2 if pair else 1)]
         packed = take("codes", bitpack.packed_bytes((stop - start) * cols, bits))
-        span = PackedSpan(name, start, stop, cols, bits, packed, step)
+        span = PackedSpan(name, start, stop, cols, bits, packed, *steps)
         spans[span.key] = span
     rest = {name: take(f"rest.{d}", math.prod(shape)).reshape(shape) for name, d, shape in table["rest"]}
     taken["meta"] = blobs["meta"].size
@@ -270,7 +298,8 @@ def _assemble(blobs: Mapping[str, Array]) -> Packed:
         raise ValueError(f"{odd[0]} holds {blobs[odd[0]].size} values, the table names {taken[odd[0]]}")
     shapes = {name: tuple(shape) for name, shape in table["shapes"].items()}
     plain = {key: table[key] for key in ("model", "config", "bit_map", "tokenizer", "recipe", "ties")}
-    return Packed(spans=spans, rest=rest, shapes=shapes, **plain)
+    seeds = {name: Signs.from_numbers(numbers) for name, numbers in table.get("seeds", {}).items()}
+    return Packed(spans=spans, rest=rest, shapes=shapes, seeds=seeds, **plain)
 
 
 def _join(arrays: Iterable[Array], kind: str) -> Array:
@@ -300,6 +329,10 @@ def _check(packed: Packed) -> None:
                 f"{key} has steps of shape {shape}, expected (), ({rows}, 1) or ({rows}, I/group, 1), "
                 f"I = {span.cols}: project it again on a step of this shape"
             )
+        if span.negative is not None and span.negative.shape != shape:
+            raise ValueError(
+                f"{key} has two steps of shapes {shape} and {span.negative.shape}: give them one"
+            )
         size = bitpack.packed_bytes(span.numel, span.bits)
         if span.packed.shape != (size,):
             raise ValueError(f"{key} has {span.packed.size} bytes of codes, expected {size}")
@@ -308,6 +341,8 @@ def _check(packed: Packed) -> None:
             kinds = "float32, bfloat16 (uint16), int64, int32, uint8 or bool"
             found = "in the rest and among the spans" if name in packed.shapes else str(array.dtype)
             raise ValueError(f"{name} is {found}, expected one array of {kinds}")
+    if twice := sorted(packed.seeds.keys() & (packed.rest.keys() | packed.shapes.keys())):
+        raise ValueError(f"{twice[0]} is generated from a seed and stored: it can be one of them")
     known = packed.rest.keys() | packed.shapes.keys()
     for alias, name in packed.ties.items():
         if alias in known or name not in known:

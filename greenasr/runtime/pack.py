@@ -2,13 +2,16 @@
 
     codes, step = finish_(model)        w = codes * step, exactly, before packing and after unpacking
 
-A parameter that appears under two names (a tied embedding and output layer) is stored once.
+A parameter that appears under two names (a tied embedding and output layer) is stored once.  A generated
+matrix is a buffer ``….signs`` of a ``state_dict`` (`ops.signs.Signs.to_numbers`) and a line of the file's
+table of seeds, under the name ``….weight``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +21,12 @@ from torch import Tensor
 
 from greenasr.compress.clusters import span_key
 from greenasr.ops import bits as bitpack
+from greenasr.ops.signs import Signs
 from greenasr.roles import BitMap, Quantized, Span
 from greenasr.runtime import format as packed_format
 from greenasr.runtime.format import Array, Packed, PackedSpan
+
+SIGNS = ".signs"  # the end of the name of a buffer that names a generated matrix
 
 
 def pack(
@@ -50,28 +56,37 @@ def pack(
     spans = _spans(state_dict, quantized, bit_map, ties)
     shapes = {span.name: tuple(state_dict[span.name].shape) for span in spans.values()}
     half = rest_dtype == "bfloat16" and bit_map is not None
+    seeds = {
+        f"{name.removesuffix(SIGNS)}.weight": Signs.from_numbers(tensor.tolist())
+        for name, tensor in state_dict.items()
+        if name.endswith(SIGNS)
+    }
     rest = {
         name: _rest(tensor, half)
         for name, tensor in state_dict.items()
-        if name not in shapes and name not in ties
+        if name not in shapes and name not in ties and not name.endswith(SIGNS)
     }
     plan = bit_map.to_json() if bit_map is not None else {}
+    about = dict(tokenizer), dict(recipe)
     return packed_format.write(
-        path, Packed(model_name, dict(config), plan, spans, rest, dict(tokenizer), dict(recipe), shapes, ties)
+        path, Packed(model_name, dict(config), plan, spans, rest, *about, shapes, ties, seeds)
     )
 
 
 def unpack(path: str | Path) -> tuple[Packed, dict[str, Tensor]]:
     """Read a packed file: what it says of itself, and a ``state_dict`` in float32.
 
-    Quantized weights equal the trained ones bit for bit; names that were tied share one tensor.
+    Quantized weights equal the trained ones bit for bit; names that were tied share one tensor.  Generated
+    matrices are named, as in the network's own ``state_dict``: the network generates them.
     """
     packed = packed_format.read(path)
     tensors = {
         name: torch.from_numpy(np.array(array))
-        for name, array in packed.weights().items()
+        for name, array in replace(packed, seeds={}).weights().items()
         if name not in packed.ties
     }
+    for name, signs in packed.seeds.items():
+        tensors[name.removesuffix(".weight") + SIGNS] = torch.tensor(signs.to_numbers())
     return packed, tensors | {alias: tensors[name] for alias, name in packed.ties.items()}
 
 
@@ -117,7 +132,9 @@ def _spans(
             )
         weight = state_dict[span.name].detach()
         rows = weight.reshape(len(weight), math.prod(weight.shape[1:]))[span.start : span.stop].cpu()
-        value = Quantized(quantized[key].codes.detach().cpu(), quantized[key].step.detach().cpu().float())
+        given = quantized[key]
+        negative = None if given.negative is None else given.negative.detach().cpu().float()
+        value = Quantized(given.codes.detach().cpu(), given.step.detach().cpu().float(), negative)
         if value.codes.shape != rows.shape or not torch.equal(value.dequantize(), rows.float()):
             raise ValueError(
                 f"{key}: the model's weight {tuple(rows.shape)} is not its codes {tuple(value.codes.shape)} "
@@ -125,7 +142,14 @@ def _spans(
             )
         packed = bitpack.pack(_integers(value.codes, key), bits)
         spans[key] = PackedSpan(
-            span.name, span.start, span.stop, rows.shape[1], bits, packed, value.step.numpy()
+            span.name,
+            span.start,
+            span.stop,
+            rows.shape[1],
+            bits,
+            packed,
+            value.step.numpy(),
+            None if value.negative is None else value.negative.numpy(),
         )
     return spans
 

@@ -1,6 +1,6 @@
 """The weights of a packed model as a network asks for them: linear maps, rows of an embedding, plain arrays.
 
-    y = W x + b          W of quantized spans: integer codes times steps
+    y = W x + b          W of quantized spans: integer codes times steps; or generated from a seed
 
 A weight that shares its name with several spans (bands of a vocabulary) is one map.  Activations are
 "int8", rounded row by row to 255 levels as the kernels compute, or "float32", for checking.
@@ -61,7 +61,7 @@ class Rows:
     """An embedding: ids (…) -> rows (…, D), each dequantized when it is asked for."""
 
     def __init__(self, parts: Sequence[tuple[int, NDArray[np.integer], Floats]] | Floats):
-        self.parts = parts
+        self.parts = parts  # (first row, codes, step) of every span, or all rows as they are
 
     def __call__(self, ids: NDArray[np.integer]) -> Floats:
         """The rows of ids."""
@@ -92,6 +92,8 @@ class Weights:
     def array(self, name: str) -> Floats:
         """A parameter in float32; ValueError where the file has none of this name."""
         first = self.packed.ties.get(name, name)
+        if first in self.packed.seeds:
+            return self.packed.seeds[first].rows_of().astype(np.float32)
         if first in self.packed.shapes:
             parts = [span.dequantize() for span in self._spans(first)]
             return np.concatenate(parts).reshape(self.packed.shapes[first])
@@ -103,15 +105,14 @@ class Weights:
     def has(self, name: str) -> bool:
         """Whether there is such a parameter."""
         first = self.packed.ties.get(name, name)
-        return first in self.packed.shapes or first in self.packed.rest
+        return first in self.packed.shapes or first in self.packed.rest or first in self.packed.seeds
 
     def linear(self, *names: str) -> Linear:
         """The map of ``name.weight`` and ``name.bias``, if there is one; several one above the other."""
         weights = [self.array(f"{name}.weight") for name in names]
         biases = [self.array(f"{name}.bias") for name in names if self.has(f"{name}.bias")]
-        quantized = all(
-            self.packed.ties.get(f"{n}.weight", f"{n}.weight") in self.packed.shapes for n in names
-        )
+        small = self.packed.shapes.keys() | self.packed.seeds.keys()
+        quantized = all(self.packed.ties.get(f"{n}.weight", f"{n}.weight") in small for n in names)
         flat = [weight.reshape(len(weight), -1) for weight in weights]
         bias = np.concatenate(biases) if biases else None
         return Linear(np.concatenate(flat), bias, quantized and self.activations == "int8")
@@ -119,7 +120,7 @@ class Weights:
     def rows(self, name: str) -> Rows:
         """An embedding's rows."""
         first = self.packed.ties.get(name, name)
-        if first not in self.packed.shapes:
+        if first not in self.packed.shapes or any(s.negative is not None for s in self._spans(first)):
             return Rows(self.array(name))
         return Rows([(span.start, span.codes(), span.step) for span in self._spans(first)])
 

@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from greenasr.cli.inspect import describe, inspect
+from greenasr.ops.signs import Signs
 from greenasr.roles import BitMap, Cluster, CostTable, Quantized, Span
 from greenasr.runtime.pack import pack
 
@@ -87,3 +88,12 @@ def test_other_files_are_refused_by_name(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"f\.json") as caught:
         describe(tmp_path / "f.json")
     assert "\n" not in str(caught.value)
+
+
+def test_generated_matrices_are_listed_with_their_seeds(tmp_path: Path) -> None:
+    state = {"a.signs": torch.tensor(Signs(7, 3, 8, 16, 26).to_numbers()), "bias": torch.ones(3)}
+    pack(tmp_path / "m", "lm", {}, state, {}, None, {}, {})
+    found = describe(tmp_path / "m")
+    assert found["generated_weights"] == 128 and found["unquantized_bytes"] == 12
+    assert found["seeds"] == {"a.weight": "8 x 16, seed 7, layer 3, t = 26/256"}
+    assert "seed 7" in CliRunner().invoke(app, [str(tmp_path / "m")]).stdout

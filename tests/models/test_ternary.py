@@ -95,7 +95,7 @@ def test_a_file_without_seed_or_with_another_is_refused():
     with pytest.raises(ValueError, match=r"seed of blocks.0.subs.0.pointwise.weight is missing"):
         model.load_state_dict(plain)
     other = build("matchboxnet", SMALL | {"ternary": {"threshold": 0.5, "seed": 9}}).state_dict()
-    with pytest.raises(ValueError, match="generated as .*seed=9.* the network wants .*seed=0"):
+    with pytest.raises(ValueError, match="generated as .*seed 9.* the network's is .*seed 0"):
         model.load_state_dict(other)
 
 

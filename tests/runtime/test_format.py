@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import errno
 import json
@@ -16,6 +17,7 @@ import pytest
 from safetensors import safe_open
 
 from greenasr.ops import bits as bitpack
+from greenasr.ops.signs import Signs
 from greenasr.runtime import format as F
 
 
@@ -195,8 +197,8 @@ def test_a_table_that_does_not_fit_its_contents_is_refused(change: dict[str, Any
 
 def test_another_version_and_another_file_are_named() -> None:
     good = F.to_bytes(small())
-    with pytest.raises(ValueError, match="packed format 2, this greenasr reads format 1"):
-        F.from_bytes(good.replace(b"greenasr packed 1", b"greenasr packed 2"))
+    with pytest.raises(ValueError, match="packed format 3, this greenasr reads formats 1 to 2"):
+        F.from_bytes(good.replace(b"greenasr packed 1", b"greenasr packed 3"))
     for other in (b"", b"{}", b"PK\x03\x04" + bytes(100), good[:8], bytes(200)):
         with pytest.raises(ValueError, match="not a packed model"):
             F.from_bytes(other)
@@ -249,3 +251,45 @@ def test_a_step_of_another_shape_is_refused(tmp_path: Path, shape: tuple[int, ..
     packed = F.Packed("m", {}, {}, {odd.key: odd}, {}, {}, {}, {"w": (3, 6)})
     with pytest.raises(ValueError, match="has steps of shape"):
         F.write(tmp_path / "m.packed", packed)
+
+
+def second_version() -> F.Packed:
+    """A model with a generated matrix and a span of two steps."""
+    one = small()
+    pair = dataclasses.replace(
+        span("tern.weight", 0, 5, 6, 2, (5, 1)), negative=np.linspace(1, 2, 5, dtype=np.float32)[:, None]
+    )
+    return dataclasses.replace(
+        one,
+        spans=one.spans | {pair.key: pair},
+        shapes=one.shapes | {"tern.weight": (5, 6)},
+        seeds={"a.weight": Signs(3, 1, 5, 8, 26), "b.weight": Signs(3, 2, 4, 8, 128, True)},
+    )
+
+
+def test_seeds_and_double_steps_are_read_back_and_make_version_2() -> None:
+    packed = second_version()
+    data = F.to_bytes(packed)
+    assert b"greenasr packed 2" in data[:100] and b"greenasr packed 1" in F.to_bytes(small())[:100]
+    back = F.from_bytes(data)
+    assert back.seeds == packed.seeds
+    one, other = packed.spans["tern.weight[0:5]"], back.spans["tern.weight[0:5]"]
+    assert other.negative is not None and one.nbytes == other.nbytes == 6 + 4 * 10
+    assert np.array_equal(one.step, other.step) and np.array_equal(one.negative, other.negative)
+    weights, codes = back.weights(), one.codes()
+    slow = [[c * (one.step if c > 0 else one.negative)[o, 0] for c in codes[o]] for o in range(5)]
+    assert np.array_equal(weights["tern.weight"], np.array(slow, np.float32))
+    assert np.array_equal(weights["a.weight"], Signs(3, 1, 5, 8, 26).rows_of())
+
+
+def test_seeds_that_name_no_matrix_or_a_stored_one_are_refused() -> None:
+    packed = second_version()
+    stored = dataclasses.replace(packed, seeds={"conv.weight": Signs(3, 1, 4, 6)})
+    with pytest.raises(ValueError, match="conv.weight is generated from a seed and stored"):
+        F.to_bytes(stored)
+    table = json.loads(F._meta(packed))
+    table["seeds"]["a.weight"][4] = 256
+    blobs = F._blobs(F.to_bytes(packed))
+    blobs["meta"] = np.frombuffer(bz2.compress(json.dumps(table).encode()), np.uint8)
+    with pytest.raises(ValueError, match="nothing flows"):
+        F._assemble(blobs)

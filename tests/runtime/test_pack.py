@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from greenasr.ops import bits as bitpack
 from greenasr.roles import BitMap, Cluster, Quantized, Span
 from greenasr.runtime import format as packed_format
 from greenasr.runtime import pack as P
+from greenasr.tasks.networks import build
 
 STEPS = {"cluster": (), "row": (10, 1), "group:4": (10, 3, 1)}
 Model = tuple[dict[str, Tensor], dict[str, Quantized], BitMap]
@@ -152,3 +154,39 @@ def test_codes_computed_in_floats_are_packed_and_fractions_are_not(tmp_path: Pat
     halves = {key: Quantized(q.codes.float() / 2, q.step * 2) for key, q in quantized.items()}
     with pytest.raises(ValueError, match="codes are not integers"):
         write(tmp_path / "c", (state, halves, bit_map))
+
+
+def test_a_generated_matrix_travels_as_its_seed(tmp_path: Path) -> None:
+    config = {"feat_dim": 4, "classes": 3, "blocks": 2, "width": 64, "ternary": {"threshold": 0.9, "seed": 5}}
+    model = build("matchboxnet", config)
+    size = P.pack(tmp_path / "m", "matchboxnet", config, model.state_dict(), {}, None, {}, {})
+    packed, state = P.unpack(tmp_path / "m")
+    assert list(packed.seeds) == [f"blocks.{i}.subs.0.pointwise.weight" for i in (0, 1)]
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    again = build(packed.model, packed.config)
+    again.load_state_dict(state)
+    layer = again.get_submodule("blocks.1.subs.0.pointwise")
+    assert np.array_equal(packed.weights()["blocks.1.subs.0.pointwise.weight"], layer.weight.numpy())
+    assert size < 4 * sum(value.numel() for value in state.values()) + 4000  # no byte of 12,288 weights
+
+
+def test_a_seed_missing_from_a_file_is_refused(tmp_path: Path) -> None:
+    config = {"feat_dim": 4, "classes": 3, "ternary": {"threshold": 0.9, "seed": 5}}
+    state = build("matchboxnet", config).state_dict()
+    cut = {name: value for name, value in state.items() if not name.endswith("1.subs.0.pointwise.signs")}
+    P.pack(tmp_path / "m", "matchboxnet", config, cut, {}, None, {}, {})
+    packed, state = P.unpack(tmp_path / "m")
+    with pytest.raises(ValueError, match="seed of blocks.1.subs.0.pointwise.weight is missing"):
+        build(packed.model, packed.config).load_state_dict(state)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_two_steps_a_table_are_unpacked_bit_for_bit(tmp_path: Path, step: str) -> None:
+    one = on_grid(10, 12, 2, STEPS[step])
+    pair = Quantized(one.codes, one.step, one.step * 0.7 + 0.1)
+    bit_map = BitMap.uniform((Cluster("w", (Span("w", 0, 10, 12),)),), 2, step)
+    state = {"w": pair.dequantize()}
+    assert len(state["w"][0].unique()) > 2
+    P.pack(tmp_path / "m", "lm", {}, state, {"w[0:10]": pair}, bit_map, {}, {})
+    assert torch.equal(P.unpack(tmp_path / "m")[1]["w"], state["w"])
