@@ -14,8 +14,8 @@ from greenasr.decode import rescore as rescoring
 from greenasr.decode.arpa import read_arpa
 from greenasr.decode.interpolate import Logprobs
 from greenasr.decode.nbest import read_kaldi_nbest, read_nbest, write_nbest
-from greenasr.pipeline import lm as models
-from greenasr.pipeline.models import load
+from greenasr.pipeline import engines
+from greenasr.pipeline.engines import Engine
 
 
 def rescore(
@@ -31,6 +31,7 @@ def rescore(
     mix: Annotated[bool, typer.Option(help="Interpolate the two models word by word, weight by EM.")] = False,
     weights: Annotated[Path | None, typer.Option(help="Weights of an earlier run instead of tuning.")] = None,
     guard: Annotated[bool, typer.Option(help="Leave the first pass alone unless dev shows a gain.")] = True,
+    engine: Annotated[Engine, typer.Option(help="What runs the neural model.")] = "runtime",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tune weights on the dev half of the utterances, rescore all, report WER on the held-out half.
@@ -50,19 +51,19 @@ def rescore(
         )
     else:
         lists = read_kaldi_nbest(nbest, scores, refs, first_pass)
-    saved = load(lm) if lm is not None else None
-    task = models.task_of(saved, {}) if saved is not None else None
+    engines.check_engine(engine)
+    scorer = engines.language_model(lm, engine) if lm is not None else None
     arpa = read_arpa(ngram) if ngram is not None else None
     with bars() as tell:
 
         def logprobs(sentences: list[list[str]]) -> Sequence[Logprobs]:
-            assert saved is not None and task is not None
-            return task.hypothesis_logprobs(saved.model, sentences, tell.of("neural LM"))
+            assert scorer is not None
+            return scorer.hypothesis_logprobs(sentences, tell.of("neural LM"))
 
         found = rescoring.run(
             lists,
             arpa,
-            None if saved is None else logprobs,
+            None if scorer is None else logprobs,
             mix=mix,
             guard=guard,
             weights=None if weights is None else read_weights(weights),

@@ -1,6 +1,6 @@
 """Ids to batches: contiguous windows of a stream, or whole sentences padded to one length.
 
-A batch predicts ``targets[n, t]`` from ``inputs[n, :t + 1]``; targets of `IGNORE` count nowhere.
+A batch predicts ``targets[n, t]`` from ``inputs[n, :t + 1]``; targets of `token_rows.IGNORE` count nowhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-IGNORE = -100
+from greenasr.data import token_rows
 
 
 @dataclass(frozen=True)
@@ -51,52 +51,9 @@ def n_contiguous(n_ids: int, length: int, batch: int) -> int:
     return max(1, round((n_ids - length / 2) / length / batch))
 
 
-def overlapping(
-    ids: NDArray[np.int32], length: int, stride: int, batch: int, first: int
-) -> Iterator[TokenBatch]:
-    """Windows for evaluation: every token is predicted once, from at least ``length - stride`` before it.
-
-    The stream is taken to follow the token ``first`` (``<eos>``).
-    """
-    if not 0 < stride <= length:
-        raise ValueError(f"stride {stride} must lie between 1 and the window of {length} tokens.")
-    padded = np.concatenate(([first], ids)).astype(np.int64)
-    windows = []
-    for start in range(0, len(ids), stride):
-        begin = max(0, start + stride - length)
-        row = torch.full((2, length), IGNORE)
-        row[0] = first
-        part = torch.from_numpy(padded[begin : start + stride + 1])
-        row[0, : len(part) - 1] = part[:-1]
-        row[1, start - begin : len(part) - 1] = part[start - begin + 1 :]
-        windows.append(row)
-    for at in range(0, len(windows), batch):
-        rows = torch.stack(windows[at : at + batch])
-        yield TokenBatch(rows[:, 0], rows[:, 1])
-
-
 def sentences(
     ids: Sequence[Sequence[int]], eos: int, tokens: int, seed: int | None = None
 ) -> Iterator[tuple[TokenBatch, list[int]]]:
-    """Whole sentences of like length, about ``tokens`` a batch, with their places in ``ids``.
-
-    Inputs begin with ``eos``, targets end with it.  With a ``seed`` the batches come shuffled.
-    """
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    groups: list[list[int]] = []
-    for i in order:
-        if not groups or (len(groups[-1]) + 1) * (len(ids[i]) + 1) > tokens:
-            groups.append([])
-        groups[-1].append(i)
-    if seed is not None:
-        np.random.default_rng(seed).shuffle(groups)
-    for group in groups:
-        longest = max(len(ids[i]) for i in group) + 1
-        inputs = torch.full((len(group), longest), eos)
-        targets = torch.full((len(group), longest), IGNORE)
-        for row, i in enumerate(group):
-            n = len(ids[i])
-            inputs[row, 1 : n + 1] = torch.tensor(list(ids[i]), dtype=torch.long)
-            targets[row, :n] = inputs[row, 1 : n + 1]
-            targets[row, n] = eos
-        yield TokenBatch(inputs, targets), group
+    """`token_rows.sentences` as batches, with the sentences' places in ``ids``."""
+    for (inputs, targets), group in token_rows.sentences(ids, eos, tokens, seed):
+        yield TokenBatch(torch.from_numpy(inputs), torch.from_numpy(targets)), group

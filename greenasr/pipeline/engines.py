@@ -6,17 +6,22 @@ asked for alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from greenasr.data.text import Tokenizer, Words, tokenizer_from_json
+from greenasr.decode.sentence_scores import Progress, Score, hypothesis_logprobs
 from greenasr.decode.transducer import Transducer
 from greenasr.pipeline.units import Labels, Units, check_outputs
 from greenasr.runtime import engine as runtime
 from greenasr.runtime import format as packed_format
+from greenasr.runtime import scoring
 from greenasr.runtime.format import Packed
 
 Engine = Literal["runtime", "torch"]
@@ -62,7 +67,7 @@ def acoustic(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Ac
         saved = load_acoustic(path)
         return TdnnfOnArrays(saved.model), saved.units
     cure = "give one that `greenasr table` made of a hybrid recipe"
-    units = _around(path, packed, "tdnnf", Units.from_json, f"no acoustic model ({{}}): {cure}")
+    units = _around(path, packed, ("tdnnf",), Units.from_json, f"no acoustic model ({{}}): {cure}")
     return _network(packed, path), units
 
 
@@ -75,9 +80,40 @@ def transducer(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[
         saved = load_transducer(path)
         return RnntOnArrays(saved.model), saved.units
     cure = "give one that `greenasr table` made of a recipe of kind transducer"
-    units = _around(path, packed, "rnnt", Labels.from_json, f"no transducer ({{}}): {cure}")
+    units = _around(path, packed, ("rnnt",), Labels.from_json, f"no transducer ({{}}): {cure}")
     check_outputs(path, int(packed.config["vocab"]), units)
     return _network(packed, path), units
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageScorer:
+    """A language model as rescoring asks for it."""
+
+    tokenizer: Tokenizer
+    length: int
+    score: Score
+
+    def hypothesis_logprobs(
+        self, sentences: Sequence[Words], progress: Progress | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Natural log-probability of every word and of the end of each sentence, [(words + 1,)]."""
+        return hypothesis_logprobs(self.score, self.tokenizer, sentences, self.length, progress)
+
+
+def language_model(path: Path, engine: Engine = "runtime") -> LanguageScorer:
+    """The scorer of a packed language model; ValueError when it is of another kind."""
+    if engine == "torch":
+        from greenasr.pipeline.lm import task_of
+        from greenasr.pipeline.models import load
+
+        saved = load(path)
+        task = task_of(saved, {})
+        return LanguageScorer(saved.tokenizer, task.length, task.scoring(saved.model))
+    packed = read(path)
+    what = "no language model ({}): give one that `greenasr train` or `greenasr compress` wrote"
+    tokenizer = _around(path, packed, ("transformer", "lstm"), tokenizer_from_json, what)
+    length = int(packed.recipe["windows"]["length"])
+    return LanguageScorer(tokenizer, length, partial(scoring.logprobs, _network(packed, path)))
 
 
 def read(path: Path) -> Packed:
@@ -85,9 +121,11 @@ def read(path: Path) -> Packed:
     return packed_format.read(path)
 
 
-def _around(path: Path, packed: Packed, kind: str, from_json: Callable[[Any], Around], what: str) -> Around:
+def _around(
+    path: Path, packed: Packed, kinds: tuple[str, ...], from_json: Callable[[Any], Around], what: str
+) -> Around:
     try:
-        if packed.model != kind:
+        if packed.model not in kinds:
             raise ValueError(f"the network is a '{packed.model}'")
         return from_json(packed.tokenizer)
     except (ValueError, KeyError, TypeError) as error:

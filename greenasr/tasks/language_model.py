@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from greenasr.data import batches
-from greenasr.data.batches import IGNORE, TokenBatch
+from greenasr.data.batches import TokenBatch
 from greenasr.data.text import Tokenizer, Words
+from greenasr.data.token_rows import IGNORE
+from greenasr.decode import sentence_scores
 from greenasr.ops.cross_entropy import Teacher, linear_cross_entropy
 from greenasr.ops.curved_cross_entropy import curved_cross_entropy
+from greenasr.tasks.speech import evaluating
 
 Progress = Callable[[int, int], None]  # done, of
 
@@ -121,69 +124,45 @@ class LanguageModel:
 
         Every sentence is scored alone; raises ValueError when one is longer than the model's context.
         """
-        pieces = [self.tokenizer.word_ids(words) for words in sentences]
-        flat = [[i for word in row for i in word] for row in pieces]
-        out = []
-        for row, logprobs in zip(pieces, self.sentence_logprobs(model, flat, progress), strict=True):
-            starts = np.cumsum([0, *(len(word) for word in row)])
-            out.append(np.add.reduceat(logprobs, starts))
-        return out
+        with evaluating(model):
+            return sentence_scores.hypothesis_logprobs(
+                self.scoring(model), self.tokenizer, sentences, self.length, progress
+            )
+
+    def sentence_logprobs(
+        self, model: nn.Module, ids: Sequence[Sequence[int]], progress: Progress | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Log-probability of every token of each sentence and of its end, [(n + 1,)]."""
+        with evaluating(model):
+            return sentence_scores.sentence_logprobs(
+                self.scoring(model), ids, self.tokenizer.eos, self.length, progress
+            )
 
     def token_logprobs(
         self, model: nn.Module, split: str, progress: Progress | None = None
     ) -> Iterator[NDArray[np.float32]]:
         """Log-probabilities of the split's tokens in order, window by window or sentence by sentence."""
-        was_training = model.training
-        model.eval()
-        try:
+        score, eos = self.scoring(model), self.tokenizer.eos
+        with evaluating(model):
             if self.by_sentence:
-                yield from self.sentence_logprobs(model, self._sentences(split), progress)
+                ids = self._sentences(split)
+                yield from sentence_scores.sentence_logprobs(score, ids, eos, self.length, progress)
                 return
-            yield self._windows(model, self._ids(split), self.stride, progress)
-        finally:
-            model.train(was_training)
+            yield sentence_scores.stream_logprobs(
+                score, self._ids(split), eos, self.length, self.stride, progress
+            )
 
-    def sentence_logprobs(
-        self, model: nn.Module, ids: Sequence[Sequence[int]], progress: Progress | None = None
-    ) -> list[NDArray[np.float32]]:
-        """Log-probability of every token of each sentence and of its end, [(n + 1,)].
+    def scoring(self, model: Any) -> sentence_scores.Score:
+        """The model as sentences are scored with it."""
 
-        What is longer than a window is scored in windows that overlap by half.  ``progress`` is told
-        (sentences done, sentences).
-        """
-        done = 0
-        out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(ids)
-        short = [i for i, row in enumerate(ids) if len(row) < self.length]
-        was_training = model.training
-        model.eval()
-        device = next(model.parameters()).device
-        try:
-            for batch, places in batches.sentences([ids[i] for i in short], self.tokenizer.eos, 2048):
-                logprobs = self.logprobs(model, batch.to(device)).cpu().numpy()  # type: ignore[arg-type]
-                for row, place in enumerate(places):
-                    out[short[place]] = logprobs[row, : len(ids[short[place]]) + 1]
-                done += len(places)
-                if progress is not None:
-                    progress(done, len(ids))
-            for i in set(range(len(ids))) - set(short):
-                row_ids = np.array([*ids[i], self.tokenizer.eos], np.int32)
-                out[i] = self._windows(model, row_ids, max(1, self.length // 2))
-        finally:
-            model.train(was_training)
-        return out
+        def score(inputs: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.float32]:
+            batch = TokenBatch(torch.from_numpy(inputs), torch.from_numpy(targets))
+            found: NDArray[np.float32] = (
+                self.logprobs(model, batch.to(model.output.weight.device)).cpu().numpy()
+            )
+            return found
 
-    def _windows(
-        self, model: nn.Module, ids: NDArray[np.int32], stride: int, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        """Log-probabilities of a stream in overlapping windows, (n,); ``progress``: (tokens done, n)."""
-        device = next(model.parameters()).device
-        parts = []
-        for batch in batches.overlapping(ids, self.length, stride, 32, self.tokenizer.eos):
-            moved = batch.to(device)
-            parts.append(self.logprobs(model, moved)[moved.targets != IGNORE].cpu().numpy())  # type: ignore[arg-type]
-            if progress is not None:
-                progress(sum(map(len, parts)), len(ids))
-        return np.concatenate(parts)
+        return score
 
     def _ids(self, split: str) -> NDArray[np.int32]:
         if split not in self.splits:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from greenasr.data.batches import IGNORE, contiguous, n_contiguous, overlapping, sentences
+from greenasr.data.batches import contiguous, n_contiguous, sentences
+from greenasr.data.token_rows import IGNORE, overlapping
 
 EOS = 0
 
@@ -49,9 +50,9 @@ def test_overlapping_windows_predict_every_token_once_from_enough_before_it(
     n: int, length: int, stride: int
 ) -> None:
     seen = []
-    for batch in overlapping(ids(n), length, stride, 2, EOS):
-        assert batch.inputs.shape[1] == batch.targets.shape[1] == length
-        for inputs, targets in zip(batch.inputs.tolist(), batch.targets.tolist(), strict=True):
+    for many in overlapping(ids(n), length, stride, 2, EOS):
+        assert many[0].shape[1] == many[1].shape[1] == length
+        for inputs, targets in zip(many[0].tolist(), many[1].tolist(), strict=True):
             for t, target in enumerate(targets):
                 if target != IGNORE:
                     assert inputs[t] == target - 1  # and token 1 follows EOS = 0
