@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from greenasr.models.dropout import PooledDropout
 from greenasr.models.ternary import Ternary, TernaryConfig
+from greenasr.ops.batch_norm import affine, batch_norm, masked_relu
 from greenasr.ops.depthwise import depthwise
 from greenasr.ops.signs import Signs
 
@@ -155,38 +156,31 @@ class Block(nn.Module):
         for i, sub in enumerate(self.subs):
             y = sub(y, frames)
             if i < last:
-                y = frames.clear(self.dropout(F.relu(y)))
+                y = self.dropout(masked_relu(y, frames.mask))
         if self.skip is not None:
             y = y + self.skip(x, frames)
         elif self.skip_kind == "identity":
             y = y + _resized(x, y.shape[0])
-        return frames.clear(self.dropout(F.relu(y))), frames
+        return self.dropout(masked_relu(y, frames.mask)), frames
 
 
 def normalize(norm: nn.BatchNorm1d, x: Tensor, frames: Frames) -> Tensor:
     """Batch norm over the true frames of (C, N, T), whose padding is 0 on the way in and anything behind.
 
-    With zeros in the padding (constant ones: what made them is cleared) the sums over all P frames are those
-    over the M true ones:
-    mean = P/M mean_P,  E[x²] = P/M (var_P + mean_P²).  Running statistics move as torch's.
+    The module's running statistics move as torch's own forward moves them.
     """
-    if frames.mask is None or not norm.training:
-        out: Tensor = norm(x.flatten(1)[None])[0].view_as(x)
-        return out
-    share = frames.mask.numel() / frames.count
-    var, mean = torch.var_mean(x.flatten(1), 1, correction=0)
-    second = share * (var + mean.square())
-    mean = share * mean
-    var = (second - mean.square()).clamp(min=0)
+    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.num_batches_tracked is not None and norm.momentum is not None
+    flat = x.flatten(1)
+    if not norm.training:
+        gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return affine(flat, gain, norm.bias - norm.running_mean * gain).view_as(x)
+    y, mean, var = batch_norm(flat, norm.weight, norm.bias, frames.count, norm.eps)
     with torch.no_grad():
-        assert norm.running_mean is not None and norm.running_var is not None
-        assert norm.num_batches_tracked is not None and norm.momentum is not None
-        norm.running_mean.lerp_(mean.detach(), norm.momentum)
-        unbiased = var.detach() * (frames.count / max(1, frames.count - 1))
-        norm.running_var.lerp_(unbiased, norm.momentum)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(var * (frames.count / max(1, frames.count - 1)), norm.momentum)
         norm.num_batches_tracked += 1
-    gain = norm.weight * (var + norm.eps).rsqrt()
-    return torch.addcmul((norm.bias - mean * gain)[:, None, None], x, gain[:, None, None])
+    return y.view_as(x)
 
 
 def channels_first(feats: Tensor, feat_lens: Tensor | None, feat_dim: int) -> tuple[Tensor, Frames]:

@@ -151,7 +151,7 @@ def test_a_layer_with_a_listener_gives_the_same_as_without():
         if not list(module.children()):
             module.register_forward_hook(lambda m, x, y: heard.append(m))
     torch.testing.assert_close(model(feats)[0], want, rtol=1e-4, atol=1e-5)
-    assert {type(m).__name__ for m in heard} >= {"Conv1d", "Linear", "BatchNorm1d"}
+    assert {type(m).__name__ for m in heard} >= {"Conv1d", "Linear"}
 
 
 @pytest.mark.parametrize(("name", "config"), [("quartznet", SMALL_QUARTZ), ("matchboxnet", SMALL_MATCHBOX)])
