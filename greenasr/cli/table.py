@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from greenasr.cli.progress import bars, out
-from greenasr.pipeline import green, lm, transducer
+from greenasr.pipeline import ctc, green, lm, transducer
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
+from greenasr.pipeline.ctc_recipe import CtcRecipe, load_ctc_recipe
+from greenasr.pipeline.ctc_table import table as ctc_figures
 from greenasr.pipeline.hybrid import Place as HybridPlace
 from greenasr.pipeline.hybrid_recipe import HybridRecipe, load_hybrid
 from greenasr.pipeline.recipe import load_recipe
@@ -21,6 +23,7 @@ from greenasr.pipeline.transducer import Place as TransducerPlace
 from greenasr.pipeline.transducer_recipe import TransducerRecipe, load_transducers
 from greenasr.pipeline.transducer_table import table as transducer_figures
 from greenasr.report import acosr as acosr_report
+from greenasr.report import ctc as ctc_report
 from greenasr.report import hybrid as hybrid_report
 from greenasr.report import language_models as report
 
@@ -51,8 +54,10 @@ def table(
         return hybrid_table(load_hybrid(recipe), run, data, only, jobs, device, as_json)
     if kind == "transducer":
         return transducer_table(load_transducers(recipe), run, data, only, jobs, device, as_json)
+    if kind == "ctc":
+        return ctc_table(load_ctc_recipe(recipe), run, data, only, jobs, device, as_json)
     if kind:
-        raise ValueError(f"{recipe}: kind is '{kind}': choose hybrid or transducer, or none for LMs.")
+        raise ValueError(f"{recipe}: kind is '{kind}': choose hybrid, transducer or ctc, or none for LMs.")
     made = load_recipe(recipe)
     place = tables.Place(made, run, data, nbest, device)
     stages = tables.stages(place)
@@ -88,6 +93,14 @@ def transducer_table(
     """ACosR's tables: a recipe of kind "transducer"."""
     place = TransducerPlace(made, run, data, device, jobs)
     _speech_table(place, transducer.stages(place), transducer_figures, acosr_report.write, only, as_json)
+
+
+def ctc_table(
+    made: CtcRecipe, run: Path, data: Path | None, only: str, jobs: int, device: str, as_json: bool
+) -> None:
+    """The ternary paper's tables: a recipe of kind "ctc"."""
+    place = ctc.Place(made, run, data, device, jobs)
+    _speech_table(place, ctc.stages(place), ctc_figures, ctc_report.write, only, as_json)
 
 
 def _speech_table(

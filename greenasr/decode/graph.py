@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,13 +114,18 @@ def cached_graph(
 ) -> DecodingGraph:
     """The graph in ``folder`` if it is whole and of the same inputs, else one built and saved there."""
     key = graph_key(lexicon, pdf_map, arpa, silence_prob, unk)
+    return cached(folder, key, lambda: build_graph(lexicon, pdf_map, arpa, silence_prob, unk))
+
+
+def cached(folder: FilePath, key: str, build: Callable[[], DecodingGraph]) -> DecodingGraph:
+    """The graph in ``folder`` if it is whole and of the ``key``, else what ``build`` gives, saved there."""
     try:
         graph = DecodingGraph.load(folder)
         if graph.meta.get("key") == key:
             return graph
     except (FileNotFoundError, ValueError):
         pass
-    graph = build_graph(lexicon, pdf_map, arpa, silence_prob, unk)
+    graph = build()
     graph.save(folder)
     return graph
 
@@ -138,45 +143,72 @@ def build_graph(
         raise ValueError(f"silence probability is {silence_prob}, it should be at least 0 and below 1.")
     phone_ids = _phone_ids(lexicon, pdf_map)
     began = time.perf_counter()
+    prons = {
+        word: [tuple(phone_ids[phone] for phone in pron) for pron in some]
+        for word, some in lexicon.prons.items()
+    }
+    said = said_graph(prons, len(pdf_map.phones), arpa, silence_prob, unk)
+    c_fst, triples = context_fst(pdf_map, said.n_symbols)
+    fst, pdf, kind = with_loops(over(c_fst, said.fst, len(triples)), triples)
+    meta = {
+        "key": graph_key(lexicon, pdf_map, arpa, silence_prob, unk),
+        **said.meta,
+        "states": fst.n_states,
+        "arcs": fst.n_arcs,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    return DecodingGraph(fst, ("<eps>", *said.words), pdf, kind, pdf_map.n_pdfs, meta)
+
+
+@dataclass(frozen=True, eq=False)
+class SaidGraph:
+    """det(L∘G): phones, with ``n_symbols`` disambiguation symbols above them, to ``words``, from 1 on."""
+
+    fst: Fst
+    n_symbols: int
+    words: tuple[str, ...]
+    meta: Mapping[str, Any]
+
+
+def said_graph(
+    prons: Mapping[str, Sequence[tuple[int, ...]]],
+    n_phones: int,
+    arpa: FilePath,
+    silence_prob: float,
+    unk: str | None,
+) -> SaidGraph:
+    """Pronunciations in phone ids, of which 0 is the silence, and an ARPA file; see `build_graph`."""
+    if odd := [word for word in RESERVED if word in prons]:
+        raise ValueError(f"the lexicon has the word '{odd[0]}', a symbol of the graph's own. Rename it.")
     lm = read_arpa(arpa)
     if unk is not None and unk not in lm.ids:
         raise ValueError(
             f"{arpa}: no unigram '{unk}' to share among unlisted words. Name the model's own, or none."
         )
-    sayable = [word for word in lexicon.words if word not in (BOS, EOS)]
+    sayable = [word for word in prons if word not in (BOS, EOS)]
     unlisted = [word for word in sayable if word not in lm.ids]
     spoken = sayable if unk is not None else [word for word in sayable if word in lm.ids]
     if not spoken:
         raise ValueError(
-            f"{arpa}: none of its {len(lm.words)} words is among the lexicon's {len(lexicon.words)}, e.g. "
-            f"'{lexicon.words[0]}'. Give a model and a lexicon of one spelling and case."
+            f"{arpa}: none of its {len(lm.words)} words is among the lexicon's {len(prons)}, e.g. "
+            f"'{next(iter(prons), '')}'. Give a model and a lexicon of one spelling and case."
         )
-    left_out = [word for word in lm.words if word not in lexicon.prons and word not in (BOS, EOS, unk)]
+    left_out = [word for word in lm.words if word not in prons and word not in (BOS, EOS, unk)]
     word_ids = {word: i for i, word in enumerate(spoken, 1)}
     backoff = len(spoken) + 1
     shared = {unk: [word_ids[word] for word in unlisted]} if unk is not None else {}
     g = grammar(lm, word_ids, backoff, shared)
-    prons = {
-        i: [tuple(phone_ids[phone] for phone in pron) for pron in lexicon.prons[word]]
-        for word, i in word_ids.items()
-    }
-    l_fst, n_symbols = lexicon_fst(prons, len(pdf_map.phones), silence_prob, backoff)
-    lg = _determinized(l_fst, g, str(arpa))
-    c_fst, triples = context_fst(pdf_map, n_symbols)
-    clg = _context(c_fst, lg, len(triples))
-    fst, pdf, kind = with_loops(clg, triples)
+    l_fst, n_symbols = lexicon_fst(
+        {i: prons[word] for word, i in word_ids.items()}, n_phones, silence_prob, backoff
+    )
     meta = {
-        "key": graph_key(lexicon, pdf_map, arpa, silence_prob, unk),
         "words": len(spoken),
         "ngrams": list(lm.counts),
         "lm_words_left_out": len(left_out),
         "lm_words_left_out_first": sorted(left_out)[:20],
         "lexicon_words_unlisted": len(unlisted),
-        "states": fst.n_states,
-        "arcs": fst.n_arcs,
-        "seconds": round(time.perf_counter() - began, 3),
     }
-    return DecodingGraph(fst, ("<eps>", *spoken), pdf, kind, pdf_map.n_pdfs, meta)
+    return SaidGraph(_determinized(l_fst, g, str(arpa)), n_symbols, tuple(spoken), meta)
 
 
 def _phone_ids(lexicon: Lexicon, pdf_map: PdfMap) -> dict[str, int]:
@@ -191,8 +223,6 @@ def _phone_ids(lexicon: Lexicon, pdf_map: PdfMap) -> dict[str, int]:
             f"the lexicon has the phone '{odd[0]}' ({len(odd)} such), which is not among the pdf map's "
             f"{len(ids)}. Use the phones that the acoustic model was trained with."
         )
-    if odd := [word for word in RESERVED if word in lexicon.prons]:
-        raise ValueError(f"the lexicon has the word '{odd[0]}', a symbol of the graph's own. Rename it.")
     return ids
 
 
@@ -249,9 +279,9 @@ def context_fst(pdf_map: PdfMap, n_symbols: int) -> tuple[Fst, Ints]:
     return fst, triples
 
 
-def _context(c_fst: Fst, lg: Fst, n_rows: int) -> Fst:
-    """min(C∘LG) without disambiguation symbols."""
-    left = to_kaldi_vector(c_fst)
+def over(first: Fst, lg: Fst, n_rows: int) -> Fst:
+    """min(first∘LG) without disambiguation symbols, which are the inputs above ``n_rows``."""
+    left = to_kaldi_vector(first)
     kaldifst.arcsort(left, "olabel")
     clg = from_kaldi(kaldifst.compose(left, to_kaldi(lg)))
     plain = np.where(clg.ilabel > n_rows, 0, clg.ilabel)

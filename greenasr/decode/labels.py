@@ -1,6 +1,8 @@
-"""Words to a transducer's labels and back: ids of the tokenizer, moved past the blank."""
+"""Words to an end-to-end network's labels and back: ids of the tokenizer, moved past the blank."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from greenasr.data.text import Tokenizer
 from greenasr.decode.transducer import BLANK, Hypothesis
@@ -9,6 +11,11 @@ from greenasr.decode.transducer import BLANK, Hypothesis
 def labels_of(tokenizer: Tokenizer, text: str) -> list[int]:
     """The labels of a text: every id of its words, moved past the blank."""
     return [BLANK + 1 + i for word in tokenizer.word_ids(text.split()) for i in word]
+
+
+def words_of(tokenizer: Tokenizer, labels: Sequence[int]) -> str:
+    """What labels spell."""
+    return " ".join(tokenizer.words_of([label - BLANK - 1 for label in labels]))
 
 
 def timed_words(tokenizer: Tokenizer, hyp: Hypothesis, shift: float) -> list[tuple[str, float, float]]:

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from greenasr.decode.fst import Fst
 
 Pron = tuple[int, ...]
-INSIDE, FIRST, SILENCE = 0, 1, 2  # what an input label stands for, besides its phone
+INSIDE, FIRST, SILENCE, BLANK = 0, 1, 2, 3  # what an input label stands for, besides its phone; BLANK: CTC's
 
 
 def disambiguate(prons: Sequence[Pron]) -> list[int]:

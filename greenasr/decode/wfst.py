@@ -25,7 +25,7 @@ import numpy.typing as npt
 from greenasr.decode.fst import Lattice, lattice_from_kaldi, to_kaldi
 from greenasr.decode.graph import DecodingGraph
 from greenasr.decode.lattice import Path, kbest
-from greenasr.decode.lexicon_fst import FIRST, SILENCE
+from greenasr.decode.lexicon_fst import BLANK, FIRST, SILENCE
 from greenasr.decode.nbest import NBest
 
 FRAME_SHIFT = 0.03  # seconds an output frame: 100 frames a second, every third
@@ -168,7 +168,8 @@ class Decoder:
         kind = self.graph.kind[path.ilabels - 1]
         edges = np.append(np.flatnonzero((kind == FIRST) | (kind == SILENCE)), len(kind))
         starts = np.flatnonzero(kind == FIRST)[: len(path.words)]
-        ends = edges[np.searchsorted(edges, starts, side="right")]
+        spoken = np.maximum.accumulate(np.where(kind == BLANK, 0, np.arange(1, len(kind) + 1)))
+        ends = spoken[edges[np.searchsorted(edges, starts, side="right")] - 1]
         seconds = (np.column_stack([starts, ends]) * self.frame_shift).round(3).tolist()
         words = tuple(self.graph.words[label] for label in path.words)
         times = tuple((start, end) for start, end in seconds)

@@ -31,8 +31,13 @@ Results = Mapping[str, Mapping[str, Any]]  # stage -> result
 
 
 def costs_of(row: Row) -> str:
-    """The folder of the costs behind a row's plan; a search has a target of bits, hence its own."""
-    return f"costs-{row.method}-{row.bits:g}" if row.method == "search" else f"costs-{row.method}"
+    """The folder of the costs behind a row's plan; a search has a target of bits, hence its own.
+
+    So has each network that rows begin from, where a table has several.
+    """
+    start = "" if row.start in ("float", "compact") else f"{row.start}-"
+    bits = f"-{row.bits:g}" if row.method == "search" else ""
+    return f"{start}costs-{row.method}{bits}"
 
 
 def bit_map_of(place: AnyPlace, home: Path, row: Row, clusters: tuple[Cluster, ...]) -> BitMap:

@@ -19,6 +19,7 @@ from greenasr.pipeline.recipe import PLANNED, Compress, Row, Windows, check_aver
 from greenasr.pipeline.sections import make, read_toml
 
 R = TypeVar("R", bound="SpeechRecipe")
+LABELS = ("letters", "pieces", "words")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,19 @@ class FeatureSettings:
     cmvn: str = "utterance"
     ivectors: int = 0
     ivector_gaussians: int = 256
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """What the network says: "letters", "pieces" of words, or "words", at most ``size`` of them."""
+
+    kind: str = "pieces"
+    size: int = 500
+
+    def __post_init__(self) -> None:
+        """Refuse kinds that no tokenizer has."""
+        if self.kind not in LABELS:
+            raise ValueError(f"[labels] kind is '{self.kind}': choose {', '.join(LABELS)}.")
 
 
 @dataclass(frozen=True)
@@ -189,7 +203,7 @@ class SpeechRecipe(Protocol):
 
 
 def kind_of(path: str | Path) -> str:
-    """What a recipe says it is: "hybrid", "transducer", or "" for language models."""
+    """What a recipe says it is: "hybrid", "transducer", "ctc", or "" for language models."""
     return str(read_toml(path).get("kind", ""))
 
 

@@ -1,9 +1,6 @@
-"""ACosR's tables: the stages of every row, seed and part of a recipe of transducers.
+"""ACosR's tables: the stages of every row, seed and part of a recipe of transducers, see `end_to_end`.
 
-    corpus ─▶ features ─▶ <part>/labels ─▶ <part>/<seed>/float ─┬▶ …/costs-hessian, -kl ─▶ …/<plans' rows>
-                                                                └▶ …/<uniform rows>
-    <row>/model.packed, and where ACosR trained it wgtc.jsonl, levels.npz       <row>/words: lists, errors
-    <part>/ngram ─▶ …/ngram-weights ─▶ <row>/with-ngram                         rescored lists, errors
+    <row>/model.packed, and where ACosR trained it wgtc.jsonl, levels.npz
 
 Words and figures are of the packed files.  Nguyen et al. 2020, "Quantization aware training with
 absolute-cosine regularization for automatic speech recognition".
@@ -13,48 +10,31 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from greenasr.compress.acosr import Acosr
-from greenasr.compress.clusters import make_clusters
 from greenasr.compress.compressors import COMPRESSORS
-from greenasr.compress.fit import fit_
-from greenasr.compress.none import NoCompression
 from greenasr.data.augment import SpecAugment
 from greenasr.data.feature_store import FeatureStore
-from greenasr.data.files import read_json, write_atomic, write_json
-from greenasr.data.text import Tokenizer, tokenizer_from_json
-from greenasr.decode.nbest import write_nbest
+from greenasr.decode.nbest import NBest
 from greenasr.decode.transducer import decode_transducer, transducer_nbest
-from greenasr.models.dropout import set_dropout_
 from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.models.rnnt import Rnnt, RnntConfig
-from greenasr.pipeline import hybrid_lm, lm, rows
+from greenasr.pipeline import end_to_end, rows
 from greenasr.pipeline.convergence import Watched, read_wgtc
-from greenasr.pipeline.models import save
-from greenasr.pipeline.place import (
-    SpeechPlace,
-    Tell,
-    errors_of,
-    make_corpus,
-    make_features,
-    noted,
-    tuned_on,
-    write_ngram,
-)
-from greenasr.pipeline.recipe import PLANNED
+from greenasr.pipeline.end_to_end import Kind, ids_of, tokenizer_of
+from greenasr.pipeline.place import SpeechPlace, Tell, noted
 from greenasr.pipeline.run import Stage
 from greenasr.pipeline.transducer_models import load_transducer
 from greenasr.pipeline.transducer_recipe import TransducerRecipe, TransducerRow
-from greenasr.pipeline.units import Labels
 from greenasr.roles import BitMap, Compressor
-from greenasr.score.errors import to_jsonl, wer
 from greenasr.tasks.transducer import Transduction, carried
 
 Place = SpeechPlace[TransducerRecipe]
@@ -64,71 +44,10 @@ TIMED = 20  # utterances of a test set that are recognised once more, one by one
 
 def stages(place: Place) -> list[Stage]:
     """Everything that the recipe's tables need, as stages."""
-    made = [
-        Stage("corpus", (), partial(make_corpus, place)),
-        Stage("features", ("corpus",), partial(make_features, place)),
-    ]
-    for part in place.parts:
-        made.append(Stage(f"{part}/labels", ("features",), partial(_labels, place, part)))
-        if place.recipe.decode.order:
-            made.append(Stage(f"{part}/ngram", ("features",), partial(_ngram, place, part)))
-        for seed in place.recipe.corpus.seeds:
-            made += _of_seed(place, part, seed)
-            made += hybrid_lm.stages_of_seed(place, part, seed, tuned_on(place, part))
-        made += hybrid_lm.stages_of_part(place, part)
-    return made
+    return end_to_end.stages(KIND, place)
 
 
-def _of_seed(place: Place, part: str, seed: int) -> list[Stage]:
-    home = f"{part}/seed{seed}"
-    made: list[Stage] = []
-    lists: tuple[str, ...]
-    if place.recipe.decode.order:
-        other, _ = tuned_on(place, part)
-        lists = (f"{other}/ngram", f"{other}/seed{seed}/float/words")
-        made.append(Stage(f"{home}/ngram-weights", lists, partial(_weights, place, part, seed)))
-    for row in place.recipe.rows:
-        name = f"{home}/{row.name}"
-        needs: tuple[str, ...] = (f"{part}/labels",) if row.method == "float" else (f"{home}/{row.start}",)
-        if row.method in PLANNED:
-            costs = f"{home}/{rows.costs_of(row)}"
-            if costs not in {stage.name for stage in made}:
-                rivals = tuple(f"{home}/{r.name}" for r in _rivals(place, row))
-                made.append(Stage(costs, (*needs, *rivals), partial(_costs, place, part, seed, row)))
-            needs = (*needs, costs)
-        made.append(Stage(name, needs, partial(_row, place, part, seed, row)))
-        made.append(Stage(f"{name}/words", (name,), partial(_words, place, part)))
-        if place.recipe.decode.order:
-            lists = (f"{name}/words", f"{home}/ngram-weights", f"{part}/ngram")
-            made.append(Stage(f"{name}/with-ngram", lists, partial(_with_ngram, place, part)))
-    return made
-
-
-def _rivals(place: Place, row: TransducerRow) -> list[TransducerRow]:
-    """The uniform rows that a search chooses from; none for other plans."""
-    if row.method != "search":
-        return []
-    return [r for r in place.recipe.rows if (r.method, r.start) == ("admm", row.start)]
-
-
-def _labels(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
-    settings, text = place.recipe.labels, [words for words in place.transcripts(part) if words]
-    made = lm.make_tokenizer(settings.kind, settings.size, text)
-    write_json(folder / "tokenizer.json", made.to_json())
-    return {"size": made.size, "sentences": len(text)}
-
-
-def _ngram(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
-    made = write_ngram(place, part, folder)
-    return {"order": made.order, "counts": list(made.counts)}
-
-
-def tokenizer_of(place: Place, part: str) -> Tokenizer:
-    """The labels of a part."""
-    return tokenizer_from_json(read_json(place.run / part / "labels" / "tokenizer.json"))
-
-
-def make_task(place: Place, part: str) -> tuple[Transduction, int]:
+def make_task(place: Place, part: str, row: TransducerRow | None = None) -> tuple[Transduction, int]:
     """The training task of a part, and how many utterances it leaves out (see `tasks.transducer.carried`)."""
     recipe, store = place.recipe, place.store(place.recipe.corpus.train)
     tokenizer, settings = tokenizer_of(place, part), recipe.task
@@ -169,34 +88,6 @@ def network(place: Place, part: str, task: Transduction, seed: int) -> Rnnt:
     return model
 
 
-def _row(place: Place, part: str, seed: int, row: TransducerRow, folder: Path, tell: Tell) -> dict[str, Any]:
-    task, left_out = make_task(place, part)
-    training, home = rows.training_of(place, row, seed), folder.parent
-    compressor: Compressor = NoCompression()
-    bit_map = None
-    if row.method == "float":
-        model = network(place, part, task, seed)
-    else:
-        model = load_transducer(home / row.start / "model.packed").model
-        dropout = place.recipe.compress.dropout if row.dropout is None else row.dropout
-        if dropout is not None:
-            set_dropout_(model, dropout)
-        clusters = make_clusters(model, row.by or place.recipe.compress.by)
-        bit_map = rows.bit_map_of(place, home, row, clusters)
-        compressor = _compressor(row, bit_map, folder, training.steps(task.n_batches("train")))
-    fitted = fit_(model.to(place.device), task, compressor, training, run=folder, on_step=rows.teller(tell))
-    path, units = folder / "model.packed", Labels(task.stores["train"].features, task.tokenizer)
-    if bit_map is not None:
-        write_json(folder / "bit_map.json", bit_map.to_json())
-    save(path, model.cpu(), units, {"title": place.recipe.title}, fitted, bit_map)
-    return {
-        **lm.describe(path, load_transducer(path)),
-        "left_out": left_out,
-        "wgtc": _last(folder),
-        "seconds_train": rows.seconds_of(folder),
-    }
-
-
 def _compressor(row: TransducerRow, bit_map: BitMap, folder: Path, total: int) -> Compressor:
     """The row's way of training; ACosR is watched."""
     made = COMPRESSORS[rows.method_of(row)](bit_map)
@@ -208,71 +99,49 @@ def _compressor(row: TransducerRow, bit_map: BitMap, folder: Path, total: int) -
     return Watched(made, folder, total, [name for name in names if name.startswith("predictor")])
 
 
-def _last(folder: Path) -> dict[str, Any] | None:
+def _said(model: Rnnt, folder: Path) -> dict[str, Any]:
     """WgtC at the end of training, total and of each layer; None where ACosR did not train."""
     lines = read_wgtc(folder / "wgtc.jsonl")
-    return {key: lines[-1][key] for key in ("total", "layers")} if lines else None
+    return {"wgtc": {key: lines[-1][key] for key in ("total", "layers")} if lines else None}
 
 
-def _costs(
-    place: Place, part: str, seed: int, row: TransducerRow, folder: Path, tell: Tell
-) -> dict[str, Any]:
-    task, _ = make_task(place, part)
-    home = folder.parent
-    model = load_transducer(home / row.start / "model.packed").model
-    clusters = make_clusters(model, row.by or place.recipe.compress.by)
-    if row.method == "search":
-        trained = {int(r.bits): home / r.name / "model.packed" for r in _rivals(place, row)}
-        device = place.device
-        return rows.choose(place, row, model.to(device), task, clusters, trained, seed, folder, tell)
-    small = replace(task, frames=place.recipe.compress.cost_frames, augment=None)
-    return rows.measure(place, row, model, small, clusters, seed, folder, tell)
-
-
-def _words(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
-    """N-best lists of a part's test sets, errors of the best; the split dev too where lists are tuned on it.
+def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
+    """N-best lists of a set.
 
     RTF is of one core: seconds of work for a second of speech, utterance by utterance.
     """
-    saved, search = load_transducer(folder.parent / "model.packed"), place.recipe.decode.search()
-    sets = {}
-    for name in place.decoded_sets(part):
-        store, ids = place.store_of(part, name), place.test_ids(part).get(name)
-        ids = list(store.ids) if ids is None else ids
-        task = Transduction({name: store}, saved.units.tokenizer, {name: ids}, place.recipe.task.frames)
-        rtf = real_time_factor(saved.model, store, ids[:TIMED], search)
-        found = task.decode(saved.model.to(place.device), name, search, noted(tell, f"{name}: search"))
-        saved.model.cpu()
-        lists = [
-            transducer_nbest(utt_id, store.texts[store.place[utt_id]], hyps, task.words)
-            for utt_id, hyps in found.items()
-        ]
-        errors = errors_of(store, lists)
-        write_nbest(folder / f"{name}.nbest.jsonl", lists)
-        write_atomic(folder / f"{name}.errors.jsonl", to_jsonl(errors))
-        sets[name] = {"wer": wer(errors), "rtf": rtf}
-    tests = place.test_ids(part)
-    return {
-        "sets": {name: found for name, found in sets.items() if name in tests},
-        "others": {name: found for name, found in sets.items() if name not in tests},
-    }
+    saved, search = load_transducer(path), place.recipe.decode.search()
+    store, ids = place.store_of(part, name), ids_of(place, part, name)
+    task = Transduction({name: store}, saved.units.tokenizer, {name: ids}, place.recipe.task.frames)
+    hear = partial(decode_transducer, RnntOnArrays(saved.model), search=search)
+    rtf = real_time_factor(hear, store, ids[:TIMED])
+    found = task.decode(saved.model.to(place.device), name, search, noted(tell, f"{name}: search"))
+    lists = [
+        transducer_nbest(utt_id, store.texts[store.place[utt_id]], hyps, task.words)
+        for utt_id, hyps in found.items()
+    ]
+    return lists, {"rtf": rtf}
 
 
-def real_time_factor(model: Rnnt, store: FeatureStore, ids: list[str], search: Any) -> float:
-    """Seconds of one core for a second of speech, of network and search together, on the CPU."""
-    feats, network = [store[utt_id][None] for utt_id in ids], RnntOnArrays(model)
+def real_time_factor(
+    hear: Callable[[NDArray[np.float32]], object], store: FeatureStore, ids: Sequence[str]
+) -> float:
+    """Seconds of one core for a second of speech, of ``hear``, which takes features (1, T, F), on the CPU."""
+    feats = [store[utt_id][None] for utt_id in ids]
     began = time.process_time()
     for each in feats:
-        decode_transducer(network, each, search=search)
+        hear(each)
     return (time.process_time() - began) / (sum(each.shape[1] for each in feats) / 100)
 
 
-def _weights(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
-    other, name = tuned_on(place, part)
-    return hybrid_lm.tuned_weights(place, other, seed, name, None, tell)
+def _network(place: Place, part: str, row: TransducerRow, task: Transduction, seed: int) -> Rnnt:
+    """All rows have one shape."""
+    return network(place, part, task, seed)
 
 
-def _with_ngram(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
-    row = folder.parent
-    weights = read_json(row.parent / "ngram-weights" / "result.json")["weights"]
-    return hybrid_lm.reordered(place, part, row / "words", folder, weights, None, tell)
+def _no_more(place: Place, part: str, seed: int) -> list[Stage]:
+    """Transducers have no further stages."""
+    return []
+
+
+KIND = Kind(make_task, _network, load_transducer, _compressor, _hear, _said, _no_more)

@@ -11,7 +11,7 @@ from greenasr.models.rnnt import Rnnt
 from greenasr.pipeline.models import opened
 from greenasr.pipeline.units import Labels, check_outputs
 from greenasr.roles import BitMap
-from greenasr.tasks.networks import TRANSDUCERS
+from greenasr.tasks.networks import TRANSDUCERS, Kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,14 @@ class SavedTransducer:
 
 def load_transducer(path: str | Path) -> SavedTransducer:
     """Read a packed transducer; ValueError when it is damaged, of another kind, or has another tokenizer."""
-    cure = "give one that `greenasr table` made of a recipe of kind transducer"
-    saved = SavedTransducer(*opened(path, TRANSDUCERS, Labels.from_json, "transducer", cure))
-    check_outputs(path, saved.model.config.vocab, saved.units)
-    return saved
+    return SavedTransducer(*opened_with_labels(path, TRANSDUCERS, "transducer"))
+
+
+def opened_with_labels(
+    path: str | Path, kinds: Kinds, what: str
+) -> tuple[Any, Labels, BitMap | None, Mapping[str, Any]]:
+    """Network, labels, plan, recipe of a packed file whose network is of ``kinds``; ValueError as above."""
+    cure = f"give one that `greenasr table` made of a recipe of kind {what}"
+    model, units, bit_map, recipe = opened(path, kinds, Labels.from_json, what, cure)
+    check_outputs(path, model.config.vocab, units)
+    return model, units, bit_map, recipe

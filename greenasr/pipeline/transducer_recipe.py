@@ -17,27 +17,13 @@ from greenasr.pipeline.recipe import Compress, Row
 from greenasr.pipeline.speech_recipe import (
     Corpus,
     FeatureSettings,
+    LabelSettings,
     LmSettings,
     check_rows,
     load_speech,
     plain,
 )
 from greenasr.tasks.networks import configure
-
-LABELS = ("letters", "pieces", "words")
-
-
-@dataclass(frozen=True)
-class LabelSettings:
-    """What the network says: "letters", "pieces" of words, or "words", at most ``size`` of them."""
-
-    kind: str = "pieces"
-    size: int = 500
-
-    def __post_init__(self) -> None:
-        """Refuse kinds that no tokenizer has."""
-        if self.kind not in LABELS:
-            raise ValueError(f"[labels] kind is '{self.kind}': choose {', '.join(LABELS)}.")
 
 
 @dataclass(frozen=True)

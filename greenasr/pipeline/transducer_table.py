@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from greenasr.pipeline import rows
-from greenasr.pipeline.place import ALL
+from greenasr.pipeline.place import ALL, AnyPlace
 from greenasr.pipeline.pooled import Runs, compare, pooled_errors
+from greenasr.pipeline.recipe import Row
 from greenasr.pipeline.systems import systems
 from greenasr.pipeline.transducer import Place
 from greenasr.pipeline.transducer_recipe import TransducerRow
@@ -52,8 +53,8 @@ def _figures(place: Place, row: TransducerRow, runs: Runs, results: rows.Results
     return {
         **found,
         "method": f"{found['method']}, as published" if row.published else found["method"],
-        **_of_sets(place, row, "words", runs, results),
-        "rescored": _of_sets(place, row, "with-ngram", rescored, results) if rescored else None,
+        **of_sets(place, row, "words", runs, results),
+        "rescored": of_sets(place, row, "with-ngram", rescored, results) if rescored else None,
         "against": None if row.name == "float" else rows.against(place, row, "float", runs, results),
         "wgtc": mean_wgtc([run["wgtc"] for run in runs.values() if run["wgtc"]]),
         "rtf": float(np.mean([each["rtf"] for run in runs.values() for each in run["sets"].values()])),
@@ -73,10 +74,8 @@ def mean_wgtc(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"total": float(np.mean([run["total"] for run in found])), "layers": layers}
 
 
-def _of_sets(
-    place: Place, row: TransducerRow, stage: str, runs: Runs, results: rows.Results
-) -> dict[str, Any]:
-    """WER, degradation and mark of each set; of the stage "words" or "with-ngram"."""
+def of_sets(place: AnyPlace, row: Row, stage: str, runs: Runs, results: rows.Results) -> dict[str, Any]:
+    """WER, degradation and mark of each set; of the stage "words", "with-ngram" or another with lists."""
     names = dict.fromkeys(name for (part, _), run in runs.items() if part == ALL for name in run["sets"])
     parted: dict[str, Runs] = {
         name: {

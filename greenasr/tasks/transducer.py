@@ -23,18 +23,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from greenasr.data.augment import SpecAugment
 from greenasr.data.feature_store import FeatureStore
 from greenasr.data.speech_batches import SpeechBatch, speech_batches
 from greenasr.data.text import Tokenizer
-from greenasr.decode.labels import labels_of
+from greenasr.decode.labels import words_of
 from greenasr.decode.transducer import BLANK, Hypothesis, Search, decode_transducer
 from greenasr.models.on_arrays import RnntOnArrays
+from greenasr.ops.ctc import ctc_loss
 from greenasr.ops.merged_transducer import merged_rnnt_loss
 from greenasr.ops.transducer import rnnt_loss
+from greenasr.tasks.labels import check_outputs, padded_labels, with_room
 from greenasr.tasks.speech import count_batches, evaluating, mean_loss, split_batches, store_of
 
 Progress = Callable[[int, int], None]  # done, of
@@ -94,11 +95,7 @@ class Transduction:
         An addition joint's logits are never held.  ValueError for a tokenizer of another size.
         """
         batch = batch.to(next(iter(model.parameters())).device)
-        if model.config.vocab != self.tokenizer.size + 1:
-            raise ValueError(
-                f"the network has {model.config.vocab} outputs, the tokenizer {self.tokenizer.size} ids and "
-                "the blank: use the tokenizer that the model was made with."
-            )
+        check_outputs(model.config.vocab, self.tokenizer)
         labels, lens = self.labels(batch.texts)
         labels = labels.to(batch.feats.device)
         learning, shown = model.training and not twice_differentiable, labels
@@ -124,23 +121,12 @@ class Transduction:
         return {"loss": mean_loss(self, model, split)}
 
     def labels(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Texts as labels, [N] -> (N, U) padded with the blank, and their numbers (N,).
-
-        >>> from greenasr.data.text import Vocabulary
-        >>> Transduction({}, Vocabulary(("<eos>", "a", "b", "<unk>"))).labels(["b a", ""])
-        (tensor([[3, 2],
-                [0, 0]]), tensor([2, 0]))
-        """
-        rows = [labels_of(self.tokenizer, text) for text in texts]
-        lens = torch.tensor([len(row) for row in rows])
-        padded = torch.full((len(rows), int(lens.max())), BLANK)
-        for row, labels in zip(padded, rows, strict=True):
-            row[: len(labels)] = torch.tensor(labels, dtype=torch.int64)
-        return padded, lens
+        """Texts as labels, see `labels.padded_labels`."""
+        return padded_labels(self.tokenizer, texts)
 
     def words(self, labels: Sequence[int]) -> str:
         """What labels spell."""
-        return " ".join(self.tokenizer.words_of([label - BLANK - 1 for label in labels]))
+        return words_of(self.tokenizer, labels)
 
     def decode(
         self, model: Any, split: str, search: Search | None = None, progress: Progress | None = None
@@ -167,9 +153,7 @@ def encoders_own(
     ``enc`` (N, T', J) with ``enc_lens`` (N,), ``labels`` (N, U) with ``lens`` (N,).
     """
     logprobs = model.joint(enc, torch.zeros_like(enc[:1, :1])).float().log_softmax(2)
-    losses = F.ctc_loss(
-        logprobs.transpose(0, 1), labels, enc_lens, lens, blank=BLANK, reduction="none", zero_infinity=True
-    )
+    losses = ctc_loss(logprobs, labels, enc_lens, lens, blank=BLANK)
     return losses.sum() / (int(lens.sum()) + len(lens))
 
 
@@ -181,13 +165,4 @@ def carried(
     An encoder frame joins ``joined`` feature frames.  The loss of others is finite, but no search would say
     them, and they mostly have a transcript of another utterance.
     """
-    frames = (-(-store.frames // joined) * most).tolist()
-    counted: dict[str, int] = {}
-
-    def count(text: str) -> int:
-        if text not in counted:
-            counted[text] = len(labels_of(tokenizer, text))
-        return counted[text]
-
-    places = ((utt_id, store.place[utt_id]) for utt_id in ids)
-    return [utt_id for utt_id, place in places if count(store.texts[place]) <= frames[place]]
+    return with_room(store, ids, tokenizer, len, -(-store.frames // joined) * most)

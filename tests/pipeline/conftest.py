@@ -108,6 +108,48 @@ order = 2
 """
 
 
+CTC = """
+kind = "ctc"
+title = "Miniature"
+[corpus]
+source = "manifest.tsv"
+tests = ["test"]
+speeds = [0.9, 1.0]
+[features]
+bins = 20
+[labels]
+kind = "letters"
+[model]
+blocks = 2
+repeat = 1
+width = 24
+kernels = [9, 9]
+widths = [24, 24]
+epilogue = [24, 32]
+stride = 2
+[task]
+frames = 400
+time_width = 3
+freq_width = 2
+[train]
+epochs = 20
+lr = 1e-2
+leg = 40
+[compress]
+widths = [2, 4, 8]
+epochs = 2
+lr = 2e-3
+cost_batches = 1
+max_probes = 4
+cost_frames = 300
+[decode]
+beam = 4
+nbest = 3
+order = 2
+"""
+RECIPES = {"hybrid": RECIPE, "transducer": TRANSDUCERS, "ctc": CTC}
+
+
 def speak(words: Sequence[str], pitch: float = 1.0, seed: int = 0, rate: int = RATE) -> NDArray[np.float32]:
     """Samples of words in `WORDS`: 90 to 130 ms a phone, quiet between words and around them, (n,)."""
     draw = np.random.default_rng(seed)
@@ -159,13 +201,10 @@ Recipe = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def write_recipe() -> Recipe:
-    """``write_recipe(folder, rows, (what, becomes), …)``: recipe.toml with some of `RECIPE` replaced.
-
-    With ``kind="transducer"`` it is `TRANSDUCERS` instead.
-    """
+    """``write_recipe(folder, rows, (what, becomes), …)``: recipe.toml, some of `RECIPES[kind]` replaced."""
 
     def write(folder: Path, rows: str, *changes: tuple[str, str], kind: str = "hybrid") -> Path:
-        text = RECIPE if kind == "hybrid" else TRANSDUCERS
+        text = RECIPES[kind]
         for what, becomes in changes:
             assert text.count(what) == 1, what
             text = text.replace(what, becomes)

@@ -1,0 +1,184 @@
+"""The ternary paper's tables: the stages of every row, seed and part of a recipe of CTC networks.
+
+    as in `end_to_end`, and with an n-gram:
+    <part>/ngram ─▶ …/graph-weights ─▶ <row>/with-graph            lists of the lexicon and n-gram, errors
+
+The graph is of the lexicon's words, spelled in the network's labels.  Mordido, Van keirsbilck and Keller
+2021, "Compressing 1D time-channel separable convolutions using sparse random ternary matrices".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from greenasr.compress.compressors import COMPRESSORS
+from greenasr.data.augment import SpecAugment
+from greenasr.data.features import RATE, SHIFT
+from greenasr.data.files import read_json
+from greenasr.decode.ctc_graph import cached_ctc_graph
+from greenasr.decode.labels import labels_of, words_of
+from greenasr.decode.nbest import NBest
+from greenasr.decode.ngram import UNK
+from greenasr.decode.transducer import transducer_nbest
+from greenasr.decode.tune_scale import tune
+from greenasr.decode.wfst import Decoder, to_nbest
+from greenasr.pipeline import end_to_end, rows
+from greenasr.pipeline.ctc_models import load_ctc
+from greenasr.pipeline.ctc_recipe import CtcRecipe, CtcRow
+from greenasr.pipeline.end_to_end import Kind, decoded, ids_of, tokenizer_of
+from greenasr.pipeline.place import SpeechPlace, Tell, noted, tuned_on
+from greenasr.pipeline.run import Stage
+from greenasr.roles import BitMap, Compressor
+from greenasr.tasks.ctc import Ctc, alignable_ids
+from greenasr.tasks.networks import CTC_MODELS
+
+Place = SpeechPlace[CtcRecipe]
+
+
+def stages(place: Place) -> list[Stage]:
+    """Everything that the recipe's tables need, as stages."""
+    return end_to_end.stages(KIND, place)
+
+
+def make_task(place: Place, part: str, row: CtcRow) -> tuple[Ctc, int]:
+    """The training task of a part, and how many utterances it leaves out (see `tasks.ctc.alignable_ids`)."""
+    recipe, store = place.recipe, place.store(place.recipe.corpus.train)
+    tokenizer, settings, every = tokenizer_of(place, part), recipe.task, place.training_ids(part)
+    ids = alignable_ids(store, every, tokenizer, recipe.settings_of(row, 2).stride)
+    if not ids:
+        raise ValueError(
+            f"no utterance of {len(every)} has frames enough for its labels: give the network a smaller "
+            "stride, or use larger pieces."
+        )
+    masks = SpecAugment(settings.freq_masks, settings.freq_width, settings.time_masks, settings.time_width)
+    return Ctc({"train": store}, tokenizer, {"train": ids}, settings.frames, masks), len(every) - len(ids)
+
+
+def _network(place: Place, part: str, row: CtcRow, task: Ctc, seed: int) -> nn.Module:
+    """A new network of a row; rows of one seed and shape begin from the same weights."""
+    torch.manual_seed(seed)
+    config = place.recipe.settings_of(row, task.tokenizer.size + 1)
+    make = next(network for network, settings in CTC_MODELS.values() if isinstance(config, settings))
+    made: nn.Module = make(config)
+    return made
+
+
+def _compressor(row: CtcRow, bit_map: BitMap, folder: Path, total: int) -> Compressor:
+    """The row's way of training."""
+    return COMPRESSORS[rows.method_of(row)](bit_map)
+
+
+def _said(model: Any, folder: Path) -> dict[str, Any]:
+    """The sparsity t of what is generated, and which skips there are."""
+    ternary = model.config.ternary
+    return {
+        "threshold": None if ternary is None else ternary.threshold,
+        "structured": ternary is not None and ternary.structured,
+        "skips": model.config.skips,
+        "shape": f"{model.config.blocks}x{model.config.repeat}x{model.config.width}",
+    }
+
+
+def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
+    """N-best lists of a set by the network alone; ``rtf`` is of one core, of network and search."""
+    saved, search = load_ctc(path), place.recipe.decode.search()
+    store = place.store_of(part, name)
+    began = time.process_time()
+    logprobs = _logprobs(place, part, name, path, tell)
+    lists = []
+    for done, (utt_id, each) in enumerate(logprobs.items(), 1):
+        ref = store.texts[store.place[utt_id]]
+        hyps = search(each)
+        lists.append(transducer_nbest(utt_id, ref, hyps, partial(words_of, saved.units.tokenizer)))
+        tell(done, len(logprobs), f"{name}: search")
+    return lists, {"rtf": _rtf(place, part, name, began)}
+
+
+def _logprobs(place: Place, part: str, name: str, path: Path, tell: Tell) -> dict[str, Any]:
+    """Log probabilities (T', C) of a set's utterances by a packed file."""
+    saved, ids = load_ctc(path), ids_of(place, part, name)
+    task = Ctc(
+        {name: place.store_of(part, name)}, saved.units.tokenizer, {name: ids}, place.recipe.task.frames
+    )
+    return dict(task.logprobs(saved.model.to(place.device), name, noted(tell, f"{name}: network")))
+
+
+def _rtf(place: Place, part: str, name: str, began: float) -> float:
+    """Seconds of work since ``began`` for a second of the set's speech."""
+    store = place.store_of(part, name)
+    frames = sum(int(store.frames[store.place[utt_id]]) for utt_id in ids_of(place, part, name))
+    return (time.process_time() - began) / (frames / 100)
+
+
+def _graph_stages(place: Place, part: str, seed: int) -> list[Stage]:
+    """Decoding in a graph of words, at weights tuned on the float row."""
+    if not place.recipe.decode.order:
+        return []
+    home, (other, _) = f"{part}/seed{seed}", tuned_on(place, part)
+    weights = f"{home}/graph-weights"
+    needs = (f"{other}/ngram", f"{other}/seed{seed}/float")
+    made = [Stage(weights, needs, partial(_tune, place, part, seed))]
+    for row in place.recipe.rows:
+        name = f"{home}/{row.name}"
+        lists = (name, weights, f"{part}/ngram")
+        made.append(Stage(f"{name}/with-graph", lists, partial(_with_graph, place, part)))
+    return made
+
+
+def make_decoder(place: Place, part: str, stride: int, tuned: Mapping[str, float] | None = None) -> Decoder:
+    """The search of a part in the graph of its n-gram and the lexicon's words, kept in the n-gram's folder.
+
+    Words that the tokenizer cannot spell are left out; those that the n-gram lacks share its unknown mass.
+    """
+    tokenizer, settings, folder = tokenizer_of(place, part), place.recipe.decode, place.run / part / "ngram"
+    spelled = {word: labels_of(tokenizer, word) for word in place.lexicon.words}
+    spelled = {word: y for word, y in spelled.items() if y and words_of(tokenizer, y) == word}
+    graph = cached_ctc_graph(folder / "graph", spelled, tokenizer.size + 1, folder / "lm.arpa.gz", unk=UNK)
+    tuned = tuned or {"acoustic_scale": 1.0, "word_penalty": 0.0}
+    return Decoder(
+        graph, tuned["acoustic_scale"], tuned["word_penalty"], settings.graph_beam, settings.lattice_beam,
+        frame_shift=stride * SHIFT / RATE,
+    )  # fmt: skip
+
+
+def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Scale and penalty of the fewest errors of the float row on speech that is not tested on."""
+    other, name = tuned_on(place, part)
+    path = place.run / other / f"seed{seed}" / "float" / "model.packed"
+    logprobs = _logprobs(place, other, name, path, tell)
+    store = place.store_of(other, name)
+    refs = [store.texts[store.place[utt_id]].split() for utt_id in logprobs]
+    decoder = make_decoder(place, other, load_ctc(path).model.config.stride)
+    tell(0, 1, f"{name}: search")
+    found = tune(decoder, list(logprobs.values()), refs)
+    return {"tuned_on": [other, name], **found.to_json()}
+
+
+def _with_graph(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Lists of the graph's words, and their errors."""
+    tuned = read_json(folder.parent.parent / "graph-weights" / "result.json")
+    stride = load_ctc(folder.parent / "model.packed").model.config.stride
+    decoder, length = make_decoder(place, part, stride, tuned), place.recipe.decode.nbest
+
+    def hear(name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
+        store, lists = place.store_of(part, name), []
+        began = time.process_time()
+        logprobs = _logprobs(place, part, name, path, tell)
+        for done, (utt_id, each) in enumerate(logprobs.items(), 1):
+            hyps = decoder.nbest(each, length) if length > 1 else [decoder.best(each)]
+            ref = store.texts[store.place[utt_id]]
+            lists.append(to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty))
+            tell(done, len(logprobs), f"{name}: search")
+        return lists, {"rtf": _rtf(place, part, name, began)}
+
+    return decoded(place, part, folder, hear, tell)
+
+
+KIND = Kind(make_task, _network, load_ctc, _compressor, _hear, _said, _graph_stages)
