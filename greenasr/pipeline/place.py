@@ -23,6 +23,7 @@ from greenasr.data.corpora import (
     load_cuts,
     read_corpus,
     save_cuts,
+    speaker,
     with_subsets,
     words,
 )
@@ -155,6 +156,14 @@ def make_corpus(place: AnyPlace, folder: Path, tell: Tell) -> dict[str, Any]:
         raise ValueError(
             f"{place.data / corpus.source}: no split '{corpus.train}', found {', '.join(found)}."
         )
+    if corpus.held_out:
+        if corpus.dev in found:
+            raise ValueError(
+                f"{place.data / corpus.source} has a split '{corpus.dev}': leave [corpus] held_out out."
+            )
+        found |= dict(
+            zip((corpus.train, corpus.dev), parted(found[corpus.train], corpus.held_out), strict=True)
+        )
     wanted = {corpus.train, corpus.dev, *corpus.tests} if corpus.tests else set(found)
     if lacking := set(corpus.tests) - set(found):
         raise ValueError(
@@ -181,6 +190,19 @@ def make_corpus(place: AnyPlace, folder: Path, tell: Tell) -> dict[str, Any]:
     write_json(folder / "splits.json", list(found))
     hours = {split: sum(cut.duration for cut in cuts) / 3600 for split, cuts in found.items()}
     return {"splits": list(found), "hours": hours, "words": len(lexicon.words)}
+
+
+def parted(cuts: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
+    """Cuts of most speakers, and of a ``share`` of them, at least one, in an order by `FOLD_SEED`.
+
+    ValueError for a single speaker.
+    """
+    speakers = sorted({speaker(cut) for cut in cuts})
+    if len(speakers) < 2:
+        raise ValueError("[corpus] held_out needs two training speakers or more: leave it out.")
+    random.Random(FOLD_SEED).shuffle(speakers)
+    held = set(speakers[: max(1, round(share * len(speakers)))])
+    return [c for c in cuts if speaker(c) not in held], [c for c in cuts if speaker(c) in held]
 
 
 def make_features(place: AnyPlace, folder: Path, tell: Tell) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Corpus:
     With ``folds`` every row is also trained on all but one of so many groups of training speakers, and tested
     on that group; ``seeds`` repeat everything.  ``tests`` are splits, or all but train and dev when empty;
     "eval2000.callhm" is a subset of a split that the corpus knows, "train-clean-100+dev-other" are both.
+    ``held_out`` is the share of training speakers that are the split ``dev``, of a corpus that has none.
     """
 
     source: str = ""
@@ -45,6 +46,7 @@ class Corpus:
     dev: str = "dev"
     tests: tuple[str, ...] = ()
     folds: int = 0
+    held_out: float = 0.0
     seeds: tuple[int, ...] = (0,)
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
 
@@ -56,6 +58,8 @@ class Corpus:
             parts_of(self.domain)
         if self.utterances < 0:
             raise ValueError("[corpus] utterances of a test set must not be negative.")
+        if not 0 <= self.held_out < 0.5:
+            raise ValueError("[corpus] held_out is a share of the training speakers, 0 to 0.5.")
         if 1.0 not in self.speeds:
             raise ValueError("[corpus] speeds must hold 1.0: the speech as it is.")
 
@@ -281,7 +285,7 @@ def check_rows(
 def plain(recipe: Any) -> dict[str, Any]:
     """A recipe as JSON takes it; runs that are older than a setting have its default."""
     value = dataclasses.asdict(recipe)
-    for name in ("domain", "utterances"):
+    for name in ("domain", "utterances", "held_out"):
         if value["corpus"][name] == getattr(Corpus, name):
             del value["corpus"][name]
     return value

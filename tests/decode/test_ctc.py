@@ -34,11 +34,15 @@ def test_a_beam_that_holds_everything_finds_every_labelling_with_its_probability
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
 
 
-def test_a_narrow_beam_keeps_the_likeliest_here() -> None:
-    logp = logprobs(40, 5, 7)
-    wide, narrow = prefix_beam(logp, 400), PrefixBeam(beam=40, nbest=3)(logp)
-    assert narrow[0].labels == wide[0][0]
-    assert narrow[0].logprob == pytest.approx(wide[0][1], abs=0.2) and narrow[0].logprob <= wide[0][1]
+def test_wider_beams_find_more_of_the_probability_and_never_more_than_there_is() -> None:
+    logp = logprobs(6, 3, 7)
+    every = dict(prefix_beam(logp, 10_000))
+    found = [sum(math.exp(score) for _, score in prefix_beam(logp, beam)) for beam in (1, 4, 16, 10_000)]
+    assert found == sorted(found) and found[-1] == pytest.approx(1.0)
+    for labels, score in prefix_beam(logp, 4):
+        assert score <= every[labels] + 1e-9
+    pruned = PrefixBeam(beam=16, nbest=3, prune=3.0)(logp)
+    assert len(pruned) == 3 and all(hyp.logprob <= every[hyp.labels] + 1e-9 for hyp in pruned)
 
 
 def test_alignments_of_one_labelling_add_up_where_greedy_takes_the_best_alone() -> None:
