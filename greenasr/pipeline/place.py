@@ -161,9 +161,8 @@ def make_corpus(place: AnyPlace, folder: Path, tell: Tell) -> dict[str, Any]:
             raise ValueError(
                 f"{place.data / corpus.source} has a split '{corpus.dev}': leave [corpus] held_out out."
             )
-        found |= dict(
-            zip((corpus.train, corpus.dev), parted(found[corpus.train], corpus.held_out), strict=True)
-        )
+        kept, held = parted(found[corpus.train], corpus.held_out)
+        found |= {corpus.train: kept, corpus.dev: held}
     wanted = {corpus.train, corpus.dev, *corpus.tests} if corpus.tests else set(found)
     if lacking := set(corpus.tests) - set(found):
         raise ValueError(

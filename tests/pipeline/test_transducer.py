@@ -17,7 +17,7 @@ from greenasr.data.files import read_json
 from greenasr.decode.nbest import read_nbest
 from greenasr.decode.transducer import decode_transducer, transducer_nbest
 from greenasr.models.on_arrays import RnntOnArrays
-from greenasr.pipeline import transducer
+from greenasr.pipeline import end_to_end, transducer
 from greenasr.pipeline.convergence import MOMENTS, read_wgtc
 from greenasr.pipeline.run import finished, needed
 from greenasr.pipeline.transducer import Place
@@ -157,7 +157,7 @@ def test_a_run_stopped_within_a_stage_goes_on_from_its_checkpoint(
 ) -> None:
     run, only = tmp_path / "run", "all/seed0/acosr-8"
     command = ("table", place.run.parent / "recipe.toml", "--data", corpus, "--out", run, "--only", only)
-    train = transducer.fit_
+    train = end_to_end.fit_
 
     def stopping(at: int, long: bool) -> Callable[..., Any]:
         def on_step(step: int, total: int, loss: float) -> None:
@@ -168,7 +168,7 @@ def test_a_run_stopped_within_a_stage_goes_on_from_its_checkpoint(
 
     for at, long in ((90, True), (20, False)):  # of the float row, then of ACosR
         with monkeypatch.context() as patched:
-            patched.setattr(transducer, "fit_", stopping(at, long))
+            patched.setattr(end_to_end, "fit_", stopping(at, long))
             assert greenasr(*command).code == 130
     assert greenasr(*command).code == 0
     for name in ("float/model.packed", "acosr-8/model.packed", "acosr-8/wgtc.jsonl"):
