@@ -269,9 +269,9 @@ def test_a_bad_recipe_is_one_line_and_exit_code_2(
 def test_a_kind_of_recipe_that_there_is_not_is_refused(
     tmp_path: Path, write_recipe: Recipe, greenasr: Call
 ) -> None:
-    recipe = write_recipe(tmp_path, FLOAT, ('kind = "transducer"', 'kind = "ctc"'), kind="transducer")
+    recipe = write_recipe(tmp_path, FLOAT, ('kind = "transducer"', 'kind = "hmm"'), kind="transducer")
     called = greenasr("table", recipe, "--out", tmp_path / "run")
-    assert called.code == 2 and "kind is 'ctc': choose hybrid or transducer" in called.err
+    assert called.code == 2 and "kind is 'hmm': choose hybrid, transducer or ctc" in called.err
 
 
 def test_a_search_chooses_among_the_rows_that_admm_trained(
