@@ -10,7 +10,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "greenasr"
 FLOOR = {"roles": 1, "ops": 1, "data": 1, "score": 1, "models": 2, "compress": 2, "decode": 2}
-FLOOR |= {"tasks": 3, "runtime": 3, "pipeline": 4, "shrink": 5, "report": 5, "cli": 6}
+FLOOR |= {"tasks": 3, "runtime": 3, "pipeline": 4, "shrinking": 5, "report": 5, "cli": 6}
 MAY_USE_TORCH = {"runtime/pack.py", "runtime/export.py"}
 
 

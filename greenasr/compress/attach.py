@@ -17,6 +17,8 @@ from torch.nn.utils import parametrize
 from greenasr.compress.quantizers import Uniform
 from greenasr.roles import BitMap, Quantized
 
+OURS = "attached_by_greenasr"  # marks what `detach_` takes off
+
 
 def sites(model: nn.Module, parameter: Tensor) -> list[tuple[nn.Module, str]]:
     """Every (module, attribute) at which a parameter is used."""
@@ -32,16 +34,22 @@ def attach_(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
     """Put ``modules`` (parameter name -> what it becomes) at all sites of their parameters."""
     parameters = dict(model.named_parameters())
     for name, module in modules.items():
+        setattr(module, OURS, True)
         for owner, attribute in sites(model, parameters[name]):
             parametrize.register_parametrization(owner, attribute, module, unsafe=True)
 
 
 def detach_(model: nn.Module) -> None:
-    """Take every attached module off; parameters keep their own values, names and order."""
+    """Take every module of `attach_` off; parameters keep their own values, names and order.
+
+    What a network has by nature, as weight normalization, stays.
+    """
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             assert isinstance(module.parametrizations, nn.ModuleDict)
-            for name in list(module.parametrizations):
+            for name, attached in list(module.parametrizations.items()):
+                if not any(hasattr(each, OURS) for each in attached.children()):
+                    continue
                 parametrize.remove_parametrizations(module, name, leave_parametrized=False)
                 rest = {
                     other: module._parameters.pop(other)

@@ -1,0 +1,153 @@
+"""From what a run has found to its answer: the front, who may face the test, the smallest, and a sentence.
+
+``answer.json`` holds every figure of it; a page is made of it elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from greenasr.score.decision import ALPHA, LOSSLESS, SHOWN, UNDECIDED, WORSE, Comparison, decide
+from greenasr.shrinking.search import UNTRAINED, Search
+
+FORMAT = "greenasr shrunk 1"
+Row = dict[str, Any]
+
+
+def models(search: Search) -> list[Row]:
+    """Every finished model with its figures on dev, smallest first."""
+    full = search.board.done("full") or {}
+    rows = []
+    for path in sorted((search.board.run / "models").glob("*/result.json")):
+        name = f"models/{path.parent.name}"
+        found = search.board.done(name) or {}
+        against = search.against_full(name, "dev")
+        rows.append(
+            {
+                "name": path.parent.name,
+                **{key: found[key] for key in ("cost", "estimator", "bits", "bytes", "plan", "dev")},
+                "ratio": full["bytes"] / found["bytes"],
+                "dev_against": against.to_json(),
+                "passes_dev": search.passes(name),
+                "seconds": found["seconds"],
+            }
+        )
+    rows.sort(key=lambda row: (row["bytes"], row["dev"]["wer"], row["name"]))
+    best = float("inf")
+    for row in rows:
+        row["front"] = row["dev"]["wer"] < best
+        best = min(best, row["dev"]["wer"])
+    return rows
+
+
+def finalists(rows: Sequence[Row], most: int, max_bytes: int | None = None) -> list[str]:
+    """Who faces the test: of those that pass on dev the smallest, or the best one of a size."""
+    if max_bytes is not None:
+        within = [row for row in rows if row["bytes"] <= max_bytes]
+        return [min(within, key=lambda r: (r["dev"]["wer"], r["bytes"]))["name"]] if within else []
+    return [row["name"] for row in rows if row["passes_dev"]][:most]
+
+
+def answer(search: Search, notes: Sequence[str]) -> Row:
+    """Score the finalists on test and say which is the smallest that may take the full model's place."""
+    question = search.question
+    rows = models(search)
+    chosen = finalists(rows, question.finalists, question.max_bytes)
+    search.score_on_test([f"models/{name}" for name in chosen])
+    margin, looked = question.max_wer_increase, search.looked()
+    tested = {name: search.against_full(f"models/{name}", "test") for name in chosen}
+    verdicts = decide(tested, margin, looked=looked)
+    for row in rows:
+        if (name := row["name"]) in tested:
+            result = search.board.done(f"test/models/{name}") or {}
+            row |= {"test": result["test"], "against": tested[name].to_json(), **verdicts[name]}
+    good = [name for name in chosen if verdicts[name]["verdict"] != WORSE]
+    shown = [name for name in good if verdicts[name]["verdict"] == SHOWN]
+    likely = [name for name in good if margin is None or tested[name].difference <= margin]
+    smallest = next(iter(shown or likely), None)
+    full = {**(search.board.done("full") or {}), "test": (search.board.done("test/full") or {})["test"]}
+    value: Row = {
+        "format": FORMAT,
+        "space": search.space.to_json(),
+        "question": {"max_wer_increase": margin, "max_bytes": question.max_bytes, "alpha": ALPHA},
+        "full": full,
+        "models": rows,
+        "smallest": smallest,
+        "looked": looked,
+        "notes": [*notes, *_notes(search, full)],
+        "seconds": seconds(search),
+    }
+    found = None if smallest is None else tested[smallest]
+    picked = next((row for row in rows if row["name"] == smallest), None)
+    value["sentence"] = sentence(full, picked, found, margin, looked)
+    return value
+
+
+def sentence(
+    full: Mapping[str, Any], row: Mapping[str, Any] | None, found: Comparison | None, margin: float | None,
+    looked: int,
+) -> str:  # fmt: skip
+    """What was found, how sure that is, and what could have been seen at all."""
+    if row is None or found is None:
+        few = ", or its words are too few to tell" if margin is not None else ""
+        return f"No smaller model may take the full one's place: the {looked} tried on test lose words{few}."
+    size = f"{row['bytes']:,} bytes where the full model has {full['bytes']:,}"
+    low, high = found.ci95
+    parts = [
+        f"{row['ratio']:.1f} times smaller, {size}: {found.wer:.2f} % of words wrong on test where the full "
+        f"model has {found.wer_full:.2f} %, {found.difference:+.2f} points (95 % interval {low:+.2f} to "
+        f"{high:+.2f}); MAPSSWE does not call it worse (p = {found.mapsswe_p:.2g})."
+    ]
+    if row.get("verdict") == SHOWN:
+        parts.append(
+            f"A loss of {margin:g} points is ruled out (p = {row['p']:.2g}, Holm over {looked} models)."
+        )
+    elif row.get("verdict") == UNDECIDED:
+        parts.append(
+            f"That it loses less than {margin:g} points is not shown (p = {row['p']:.2g}, Holm over {looked} "
+            f"models): it may be {found.upper:.2f} points, and {found.words:,} words are too few to tell."
+        )
+    share = f" ({100 * found.detectable / found.wer_full:.0f} % of the errors)" if found.wer_full else ""
+    parts.append(
+        f"A true loss of {found.detectable:.2f} points{share} would have been found four times in five"
+        + (
+            ": lossless, as far as this set can tell."
+            if found.may_say_lossless
+            else f"; to say lossless it would have to be {100 * LOSSLESS:.0f} % or less."
+        )
+    )
+    return " ".join(parts)
+
+
+def _notes(search: Search, full: Mapping[str, Any]) -> list[str]:
+    """What a reader should know of the model and of the costs."""
+    notes = []
+    for method in search.space.costs:
+        result = search.board.done(f"costs-{method}") or {}
+        if why := result.get("unavailable"):
+            notes.append(f"{method} costs could not be measured and were left out: {why}")
+        elif warning := result.get("warning"):
+            notes.append(f"{method} costs: {warning}")
+    kept = sum(full["kept"].values())
+    if kept > 0.05 * full["parameters"]:
+        largest = max(full["kept"], key=lambda name: full["kept"][name])
+        notes.append(
+            f"{100 * kept / full['parameters']:.0f} % of the parameters are in no linear, embedding or "
+            f"convolution layer and stay in 16 bits, the most in '{largest}'."
+        )
+    return notes
+
+
+def seconds(search: Search) -> dict[str, float]:
+    """Seconds of finished work by kind: costs, proxies, models without and with training, test."""
+    found = {"full": 0.0, "costs": 0.0, "proxies": 0.0, "untrained": 0.0, "trained": 0.0, "test": 0.0}
+    run = search.board.run
+    for path in sorted(run.glob("**/result.json")):
+        name = path.parent.relative_to(run).as_posix()
+        first = name.partition("/")[0]
+        kind = {"plans": "proxies", "test": "test", "full": "full"}.get(first, "costs")
+        if first == "models":
+            kind = "untrained" if name.endswith(f"-{UNTRAINED}") else "trained"
+        found[kind] += float((search.board.done(name) or {})["seconds"])
+    return found

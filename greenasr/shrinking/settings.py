@@ -1,0 +1,91 @@
+"""What a run searches over, and what is asked of it: the first names the folder, the second may change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from greenasr.compress.compressors import COMPRESSORS
+from greenasr.compress.fit import Training
+from greenasr.ops.bits import WIDTHS
+
+COSTS = ("hessian", "kl")
+FORMAT = "greenasr shrink 1"
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where the search looks: plans by ``costs`` over ``widths``, trained by ``estimators`` in this order.
+
+    ``by``, ``step`` and ``pinned`` shape plans as in `make_clusters` and `allocate`; ``skip`` names modules
+    that stay as they are.  ``finer`` is the ratio of sizes at which bisection stops, ``keep`` how many plans
+    of a budget are trained, those of least dev loss without training.  Costs are measured on
+    ``cost_batches`` batches of training; Hessian probing stops as in `hessian_costs`.
+    """
+
+    costs: tuple[str, ...] = COSTS
+    widths: tuple[int, ...] = (2, 3, 4, 6, 8)
+    estimators: tuple[str, ...] = ("bp",)
+    training: Training = field(default_factory=lambda: Training(epochs=4, lr=5e-4, weight_decay=0.0))
+    by: str = "matrix"
+    step: str = "row"
+    pinned: Mapping[str, int] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+    finer: float = 1.15
+    keep: int = 1
+    cost_batches: int = 8
+    cost_tolerance: float = 0.1
+    max_probes: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be searched."""
+        ways = [name for name in COMPRESSORS if name != "none"]
+        for what, given, known in (
+            ("costs", self.costs, COSTS),
+            ("widths", self.widths, WIDTHS),
+            ("estimators", self.estimators, ways),
+        ):
+            if not given or len(set(given)) != len(given) or not set(given) <= set(known):
+                raise ValueError(
+                    f"{what} are {', '.join(map(str, given)) or 'none'}: give different ones of "
+                    f"{', '.join(map(str, known))}."
+                )
+        if not (1.01 <= self.finer < math.inf and self.keep >= 1 and self.cost_batches >= 1):
+            raise ValueError(
+                f"finer is {self.finer:g}, keep {self.keep}, cost batches {self.cost_batches}: "
+                "expected 1.01 or more, 1 or more, 1 or more."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: how many points of WER may be lost, and for how long to look.
+
+    Without ``max_wer_increase`` a model passes that MAPSSWE does not call worse.  ``seconds`` bounds when the
+    last training begins; 0 answers from what is there.  ``max_bytes`` asks for the best model of that size
+    instead of the smallest good one.  ``finalists`` models at most are scored on test.
+    """
+
+    max_wer_increase: float | None = None
+    seconds: float = math.inf
+    max_bytes: int | None = None
+    finalists: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse questions without an answer."""
+        margin = self.max_wer_increase
+        if margin is not None and not 0 < margin < 100:
+            raise ValueError(
+                f"max WER increase is {margin:g} points: give one above 0 and below 100, as 0.1."
+            )
+        if not self.seconds >= 0 or self.finalists < 1:
+            raise ValueError("time must be 0 or more, and at least one finalist is needed.")
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise ValueError(f"max bytes is {self.max_bytes}: give the size of a file.")

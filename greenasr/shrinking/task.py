@@ -1,0 +1,112 @@
+"""What the search must know of a model: a loss, batches, and a scorer.
+
+Three sets: "train" teaches, "dev" steers every choice, "test" is scored once, at the end.  So dev and test
+must be different speech, which is looked at before anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from greenasr.score.errors import Errors
+from greenasr.score.scored import Scored
+
+SETS = ("train", "dev", "test")
+
+
+class ShrinkTask(Protocol):
+    """The only thing that knows losses, data and scores."""
+
+    def loss(self, model: Any, batch: Any, *, twice_differentiable: bool = False) -> Tensor:
+        """Mean loss of a batch, (); in operations with second derivatives where they are wanted."""
+        ...
+
+    def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
+        """One pass over "train", whose order follows ``seed``, or over "dev"."""
+        ...
+
+    def n_batches(self, split: str) -> int:
+        """How many batches a pass has, about."""
+        ...
+
+    def score(self, model: Any, split: str) -> Sequence[Scored]:
+        """What the model makes of every utterance of "dev" or "test", the same ones in the same order."""
+        ...
+
+    def utterances(self, split: str) -> Mapping[str, str]:
+        """Id -> what tells its content from others' ("" where nothing does), of "train", "dev" or "test"."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OwnTask:
+    """A task of functions: for a model that somebody brings.
+
+    ``loss`` (model, batch) is the mean loss of a batch, ``train`` and ``dev_batches`` are lists of batches,
+    ``scorer`` (model, data) judges ``dev`` or ``test``, which are whatever the scorer reads.  A scorer gives
+    `Scored` or plain `Errors`, one an utterance.  ``ids`` (data) names the utterances of ``dev`` and
+    ``test``, so that the two can be held against each other; else they are taken for different.  Batches of
+    training come in an order by seed.  Without ``dev_batches`` proxies are judged on the first eighth of
+    ``train``.
+    """
+
+    loss_of: Callable[[Any, Any], Tensor]
+    train: Sequence[Any]
+    dev: Any
+    test: Any
+    scorer: Callable[[Any, Any], Iterable[Scored | Errors]]
+    dev_batches: Sequence[Any] = ()
+    ids: Callable[[Any], Iterable[str]] | None = None
+
+    def loss(self, model: nn.Module, batch: Any, *, twice_differentiable: bool = False) -> Tensor:
+        """``loss_of``; it must be twice differentiable itself where Hessian costs are wanted."""
+        return self.loss_of(model, batch)
+
+    def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
+        """One pass."""
+        if split == "train":
+            order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+            return (self.train[i] for i in order.tolist())
+        return iter(self.dev_batches or self.train[: max(1, len(self.train) // 8)])
+
+    def n_batches(self, split: str) -> int:
+        """How many batches a pass has."""
+        return len(self.train) if split == "train" else sum(1 for _ in self.batches(split))
+
+    def score(self, model: nn.Module, split: str) -> list[Scored]:
+        """The scorer's records."""
+        found = self.scorer(model, self.dev if split == "dev" else self.test)
+        return [Scored(row) if isinstance(row, Errors) else row for row in found]
+
+    def utterances(self, split: str) -> dict[str, str]:
+        """Ids of dev and test, if they are told."""
+        if self.ids is None or split == "train":
+            return {}
+        return dict.fromkeys(self.ids(self.dev if split == "dev" else self.test), "")
+
+
+def check_apart(task: ShrinkTask, allow: bool = False) -> list[str]:
+    """Notes on sets that share utterances; ValueError where they do and it was not allowed.
+
+    Two utterances are the same where their ids are, or what is known of their content.
+    """
+    notes = []
+    for a, b in (("dev", "test"), ("train", "test"), ("train", "dev")):
+        one, two = task.utterances(a), task.utterances(b)
+        known = set(one.values()) - {""}
+        shared = [name for name, content in two.items() if name in one or content in known]
+        if not shared:
+            continue
+        found = f"{a} and {b} share {len(shared)} of {len(two)} utterances, the first is '{shared[0]}'"
+        if not allow:
+            raise ValueError(
+                f"{found}: what steers the search cannot judge it; give other speech, or allow it knowingly "
+                "(--allow-overlap)."
+            )
+        notes.append(f"{found}: figures on {b} are too good.")
+    return notes
