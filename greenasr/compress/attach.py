@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +125,24 @@ def make_grids(model: nn.Module, bit_map: BitMap, even: float | None = None) -> 
     return {name: Grid(parameters[name], parts, bit_map.step, even) for name, parts in spans.items()}
 
 
-def settle_(model: nn.Module, grids: Mapping[str, Grid]) -> dict[str, Quantized]:
+class Tables(Protocol):
+    """What settles a weight: a `Grid`, or tables of another kind."""
+
+    @property
+    def spans(self) -> list[tuple[int, int, Uniform]]:
+        """First row, row behind the last, and width of every span."""
+        ...
+
+    def quantized(self, weight: Tensor) -> list[Quantized]:
+        """Codes and steps of every span."""
+        ...
+
+    def project(self, weight: Tensor) -> Tensor:
+        """The weight that they stand for."""
+        ...
+
+
+def settle_(model: nn.Module, grids: Mapping[str, Tables]) -> dict[str, Quantized]:
     """Put every weight on its grid; span key -> codes and step."""
     parameters = dict(model.named_parameters())
     out = {}

@@ -8,6 +8,7 @@ from greenasr.compress.acosr import Acosr
 from greenasr.compress.admm import Admm
 from greenasr.compress.bp import BackPropagation
 from greenasr.compress.none import NoCompression
+from greenasr.compress.ttq import TrainedTernary
 from greenasr.roles import BitMap, Compressor
 
 COMPRESSORS: dict[str, Callable[[BitMap], Compressor]] = {
@@ -15,4 +16,5 @@ COMPRESSORS: dict[str, Callable[[BitMap], Compressor]] = {
     "bp": BackPropagation,
     "admm": Admm,
     "acosr": Acosr,
+    "ttq": TrainedTernary,
 }

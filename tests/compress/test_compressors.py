@@ -129,6 +129,12 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(make: Make, at: int, tm
         assert torch.equal(q.codes, got[key].codes) and torch.equal(q.step, got[key].step)
 
 
+def own_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The network's own, without those that a compressor adds to its parametrizations."""
+    named = model.named_parameters()
+    return [p for name, p in named if ".parametrizations." not in name or name.endswith(".original")]
+
+
 @every_compressor
 def test_a_tied_weight_is_quantized_at_both_sites_and_counted_once(make: Make) -> None:
     model = network()
@@ -137,14 +143,14 @@ def test_a_tied_weight_is_quantized_at_both_sites_and_counted_once(make: Make) -
     assert sum(c.numel for c in bit_map.clusters) == sum(p.numel() for p in model.parameters() if p.dim() > 1)
     compressor.prepare_(model)
     assert torch.equal(model.output.weight, model.embedding.weight)
-    assert len({id(p) for p in model.parameters()}) == len(list(network().parameters()))
+    assert len({id(p) for p in own_parameters(model)}) == len(list(network().parameters()))
     compressor.finish_(model)
     assert model.output.weight is model.embedding.weight
     assert len(sites(model, model.embedding.weight)) == 2
-    assert len(model.embedding.weight[5:].abs().unique()) <= 2  # the second cluster has two bits
+    assert len(model.embedding.weight[5:].unique()) <= 3  # the second cluster has two bits
 
 
-@every_compressor
+@pytest.mark.parametrize("make", [COMPRESSORS[name] for name in COMPRESSORS if name != "ttq"])
 def test_without_training_it_is_the_projection(make: Make) -> None:
     model, projected = network(), network()
     fit_(model, task(), make(plan(model)), Training(epochs=0))
