@@ -1,0 +1,9 @@
+// AVX2 with AVX-VNNI: vpdpbusd on 32 bytes.
+#define GREENASR_ISA_NAMESPACE avx2vnni
+#define GREENASR_VNNI
+#include "avx2.hpp"
+#include "body.hpp"
+
+namespace greenasr {
+const Kernels kAvx2Vnni{"avx2vnni", 4, 1, avx2vnni::quantize, avx2vnni::product};
+}

@@ -1,0 +1,12 @@
+// AVX-512 VNNI: vpdpbusd multiplies 64 unsigned digits by 64 signed activations and adds them up in fours.
+#include <immintrin.h>
+
+#include "kernels.hpp"
+
+#define GREENASR_ISA_NAMESPACE avx512
+#include "avx512.hpp"
+#include "body.hpp"
+
+namespace greenasr {
+const Kernels kAvx512{"avx512", 4, 3, avx512::quantize, avx512::product};
+}

@@ -1,0 +1,279 @@
+// The part of the kernels that is written once and compiled for every instruction set.
+//
+// A file for one instruction set defines, in its own namespace, `Isa` with
+//   kWide                     most rows that `packed` and `tile` take at once
+//   packed<B, MM, NB>(…)      integer sums straight from packed digits
+//   tile<MM, NB, Small>(…)    integer sums from digits unpacked to bytes, all below 16 where `Small`
+//   unpack<B>(…)              one tile of digits to bytes
+// and includes this.  Everything here is float32 in vectors of 16 lanes of the compiler's own kind, so that each
+// operation is the same on every machine (-ffp-contract=off).  Nothing from the standard library's templates is
+// used: a copy compiled for a newer machine must never be linked into another file's path.
+#include <string.h>
+
+#include "kernels.hpp"
+
+namespace greenasr {
+namespace GREENASR_ISA_NAMESPACE {
+
+typedef float f16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t i16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
+
+static inline f16 all(float x) { return f16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+static inline i16 alli(int32_t x) { return i16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+static inline f16 load(const float* p) { return *reinterpret_cast<const f16*>(p); }
+static inline void store(float* p, f16 x) { *reinterpret_cast<f16*>(p) = x; }
+static inline f16 load(const float* p, int n) {
+  if (n >= kLanes) return load(p);
+  f16 x = all(0.0f);
+  memcpy(&x, p, size_t(n) * 4);
+  return x;
+}
+static inline void store(float* p, f16 x, int n) {
+  if (n >= kLanes) return store(p, x);
+  memcpy(p, &x, size_t(n) * 4);
+}
+
+// Largest |x| as bits: integers order as magnitudes do, and NaN and infinity come out above all numbers.
+static inline int32_t magnitude(const float* x, int n, int32_t most) {
+  i16 best = alli(0);
+  int k = 0;
+  for (; k + kLanes <= n; k += kLanes) {
+    i16 v = *reinterpret_cast<const i16*>(x + k) & 0x7fffffff;
+    best = v > best ? v : best;
+  }
+  for (; k < n; k++) {
+    int32_t v;
+    memcpy(&v, x + k, 4);
+    v &= 0x7fffffff;
+    most = v > most ? v : most;
+  }
+  for (int i = 0; i < kLanes; i++) most = best[i] > most ? best[i] : most;
+  return most;
+}
+
+// n values to int8 at q[0], q[1], …, broken into tiles `next` bytes apart; `at` counts inputs.  Their sum.
+static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, size_t next, int at) {
+  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest even integer
+  const int32_t bits = 0x4b400000;
+  i16 sum = alli(0);
+  int32_t rest = 0;
+  int k = 0;
+  while (k < n) {
+    int in = (at + k) % kDepth, room = kDepth - in;
+    int8_t* to = q + size_t((at + k) / kDepth) * next + in;
+    int take = n - k < room ? n - k : room, i = 0;
+    for (; i + kLanes <= take; i += kLanes) {
+      f16 r = load(x + k + i) * inverse + magic;
+      i16 v;
+      memcpy(&v, &r, 64);
+      v -= bits;
+      sum += v;
+      *reinterpret_cast<b16*>(to + i) = __builtin_convertvector(v, b16);
+    }
+    for (; i < take; i++) {
+      float r = x[k + i] * inverse + magic;
+      int32_t v;
+      memcpy(&v, &r, 4);
+      v -= bits;
+      rest += v;
+      to[i] = int8_t(v);
+    }
+    k += take;
+  }
+  for (int i = 0; i < kLanes; i++) rest += sum[i];
+  return rest;
+}
+
+// One row of activations: a = round(127 x / max|x|), scale = max|x| / 127.  A row with NaN or infinity gets scale NaN.
+static void quantize(const Source& s, int m, int8_t* q, size_t next, int depth, float* scale, int32_t* sums) {
+  int32_t most = 0;
+  for (int tap = 0; tap < s.taps; tap++) {
+    int32_t row = s.index ? s.index[ptrdiff_t(m) * s.taps + tap] : m;
+    if (row >= 0) most = magnitude(s.x + row * s.stride, s.width, most);
+  }
+  float peak, inverse = 0.0f;
+  memcpy(&peak, &most, 4);
+  if (most >= 0x7f800000) {
+    const int32_t nan = 0x7fc00000;
+    memcpy(scale, &nan, 4);
+  } else if (peak < 1e-30f) {
+    *scale = 0.0f;
+  } else {
+    *scale = peak / 127.0f;
+    inverse = 127.0f / peak;
+  }
+  const bool grouped = s.group > 0 && (s.group != s.padded || s.taps * s.width > s.group);
+  const int total = s.taps * s.width, groups = grouped ? (total + s.group - 1) / s.group : 1;
+  int used = 0;
+  for (int g = 0; g < groups; g++) sums[g] = 0;
+  int in = 0;  // inputs done
+  for (int tap = 0; tap < s.taps; tap++) {
+    int32_t row = s.index ? s.index[ptrdiff_t(m) * s.taps + tap] : m;
+    int done = 0;
+    while (done < s.width) {
+      int g = grouped ? in / s.group : 0, begin = grouped ? g * s.padded + in % s.group : in;
+      int left = grouped ? s.group - in % s.group : s.width;
+      int take = s.width - done < left ? s.width - done : left;
+      if (row < 0 || inverse == 0.0f) {
+        for (int k = begin; k < begin + take; k++) q[size_t(k / kDepth) * next + k % kDepth] = 0;
+      } else {
+        sums[g] += round_to(s.x + row * s.stride + done, take, inverse, q, next, begin);
+      }
+      done += take;
+      in += take;
+      used = begin + take;
+      if (grouped && in % s.group == 0)
+        for (; used < (g + 1) * s.padded; used++) q[size_t(used / kDepth) * next + used % kDepth] = 0;
+    }
+  }
+  for (; used < depth * kDepth; used++) q[size_t(used / kDepth) * next + used % kDepth] = 0;
+}
+
+// The last arithmetic of 16 outputs, n of them real, of row m at column c.
+static inline void finish(f16 y, int m, int c, int n, const Epilogue& e) {
+  if (e.bias) y += load(e.bias + c, n);
+  if (e.relu == Relu::first) y = y > 0.0f ? y : (y != y ? y : all(0.0f));
+  if (e.scale) y *= load(e.scale + c, n);
+  if (e.shift) y += load(e.shift + c, n);
+  if (e.residual) y += load(e.residual + m * e.residual_stride + c, n) * e.weight;
+  if (e.relu == Relu::last) y = y > 0.0f ? y : (y != y ? y : all(0.0f));
+  store(e.out + m * e.stride + c, y, n);
+}
+
+// (mul * sums - off * sum of activations) as float, times the step.
+static inline f16 stepped(const int32_t* sums, const Part& p, int block, int group, int32_t total) {
+  i16 v = *reinterpret_cast<const i16*>(sums) * p.mul - Isa::off(p) * total;
+  return __builtin_convertvector(v, f16) * load(p.steps + (size_t(block) * p.groups + group) * kLanes);
+}
+
+template <int B, int MM, int NB>
+static void small(const Part& p, const Rows& a, int block, int m, const Epilogue& e) {
+  alignas(64) int32_t sums[MM * NB * kLanes];
+  Isa::template packed<B, MM, NB>(p.digits + size_t(block) * p.depth * p.tile(), size_t(p.depth) * p.tile(), a.at(m),
+                                  a.next(), p.depth, sums);
+  for (int i = 0; i < MM; i++)
+    for (int n = 0; n < NB; n++) {
+      int c = (block + n) * kLanes;
+      f16 y = stepped(sums + (i * NB + n) * kLanes, p, block + n, 0, a.sums[m + i]) * a.scale[m + i];
+      finish(y, m + i, p.first + c, p.rows - c, e);
+    }
+}
+
+template <int B, int MM>
+static void small_rows(const Part& p, const Rows& a, int block, int blocks, int m, const Epilogue& e) {
+  constexpr int NB = Isa::template at_once<B, MM>();
+  int n = 0;
+  for (; n + NB <= blocks; n += NB) small<B, MM, NB>(p, a, block + n, m, e);
+  if constexpr (NB > 2)
+    for (; n + 2 <= blocks; n += 2) small<B, MM, 2>(p, a, block + n, m, e);
+  if constexpr (NB > 1)
+    for (; n < blocks; n++) small<B, MM, 1>(p, a, block + n, m, e);
+}
+
+template <int MM, int NB, bool Small>
+static void large(const Part& p, const Rows& a, int block, int m, const Epilogue& e, const uint8_t* bytes) {
+  alignas(64) int32_t sums[MM * NB * kLanes];
+  f16 total[MM * NB];
+  const int steps = p.groups == 1 ? p.depth * kDepth / 4 : p.group / 4;
+  for (int g = 0; g < p.groups; g++) {
+    Isa::template tile<MM, NB, Small>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), g * steps, (g + 1) * steps,
+                               sums);
+    for (int i = 0; i < MM; i++)
+      for (int n = 0; n < NB; n++) {
+        f16 y = stepped(sums + (i * NB + n) * kLanes, p, block + n, g, a.sums[(m + i) * a.groups + g]);
+        total[i * NB + n] = g ? total[i * NB + n] + y : y;
+      }
+  }
+  for (int i = 0; i < MM; i++)
+    for (int n = 0; n < NB; n++) {
+      int c = (block + n) * kLanes;
+      finish(total[i * NB + n] * a.scale[m + i], m + i, p.first + c, p.rows - c, e);
+    }
+}
+
+template <int NB, bool Small>
+static void large_rows(const Part& p, const Rows& a, int block, int from, int to, const Epilogue& e,
+                       const uint8_t* bytes) {
+  constexpr int wide = Isa::kWide;
+  int m = from;
+  while (m < to) {
+    // A tile's rows lie in one block of activations.
+    int room = a.rows - m % a.rows, left = to - m;
+    int take = left < room ? left : room;
+    take = take < wide ? take : wide;
+    switch (take) {
+#define GREENASR_CASE(x) \
+  case x:                \
+    if constexpr (x <= wide) large<x, NB, Small>(p, a, block, m, e, bytes); \
+    break;
+      GREENASR_CASE(1) GREENASR_CASE(2) GREENASR_CASE(3) GREENASR_CASE(4)
+      GREENASR_CASE(5) GREENASR_CASE(6) GREENASR_CASE(7) GREENASR_CASE(8)
+#undef GREENASR_CASE
+    }
+    m += take;
+  }
+}
+
+template <int B>
+static void small_product(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e) {
+  constexpr int wide = Isa::kWide;
+  for (int m = from; m < to;) {
+    int room = a.rows - m % a.rows, left = to - m;
+    int take = left < room ? left : room;
+    take = take < wide ? take : wide;
+    switch (take) {
+#define GREENASR_CASE(x) \
+  case x:                \
+    if constexpr (x <= wide) small_rows<B, x>(p, a, block, blocks, m, e); \
+    break;
+      GREENASR_CASE(1) GREENASR_CASE(2) GREENASR_CASE(3) GREENASR_CASE(4)
+      GREENASR_CASE(5) GREENASR_CASE(6) GREENASR_CASE(7) GREENASR_CASE(8)
+#undef GREENASR_CASE
+    }
+    m += take;
+  }
+}
+
+static void unpack_panel(const Part& p, int block, int blocks, uint8_t* bytes) {
+  const uint8_t* from = p.digits + size_t(block) * p.depth * p.tile();
+  for (int t = 0; t < blocks * p.depth; t++, from += p.tile(), bytes += kLanes * kDepth) switch (p.bits) {
+      case 1: Isa::template unpack<1>(from, bytes); break;
+      case 2: Isa::template unpack<2>(from, bytes); break;
+      case 4: Isa::template unpack<4>(from, bytes); break;
+      default: memcpy(bytes, from, kLanes * kDepth);
+    }
+}
+
+template <bool Small>
+static void large_panel(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e,
+                        const uint8_t* bytes) {
+  if constexpr (Isa::kPanel >= 3)
+    if (blocks == 3) return large_rows<3, Small>(p, a, block, from, to, e, bytes);
+  if constexpr (Isa::kPanel >= 2)
+    if (blocks == 2) return large_rows<2, Small>(p, a, block, from, to, e, bytes);
+  large_rows<1, Small>(p, a, block, from, to, e, bytes);
+}
+
+static void product(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e,
+                    uint8_t* scratch) {
+  if (p.groups == 1 && to - from <= Isa::kFew) {
+    switch (p.bits) {
+      case 1: return small_product<1>(p, a, block, blocks, from, to, e);
+      case 2: return small_product<2>(p, a, block, blocks, from, to, e);
+      case 4: return small_product<4>(p, a, block, blocks, from, to, e);
+      default: return small_product<8>(p, a, block, blocks, from, to, e);
+    }
+  }
+  const int most = Isa::kPanel;
+  for (int b = 0; b < blocks;) {
+    int take = blocks - b < most ? blocks - b : most;
+    unpack_panel(p, block + b, take, scratch);
+    if (Isa::kSmallDiffer && p.bits < 8) large_panel<Isa::kSmallDiffer>(p, a, block + b, take, from, to, e, scratch);
+    else large_panel<false>(p, a, block + b, take, from, to, e, scratch);
+    b += take;
+  }
+}
+
+}  // namespace GREENASR_ISA_NAMESPACE
+}  // namespace greenasr

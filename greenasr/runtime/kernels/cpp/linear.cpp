@@ -1,0 +1,269 @@
+#include "linear.hpp"
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "pool.hpp"
+
+namespace greenasr {
+
+void Free::operator()(void* p) const { std::free(p); }
+
+Bytes aligned(size_t bytes) {
+  size_t room = (bytes + 64 + 4095) / 4096 * 4096;
+  void* p = std::aligned_alloc(4096, room);
+  if (!p) throw std::bad_alloc();
+  std::memset(p, 0, room);
+  return Bytes(static_cast<uint8_t*>(p));
+}
+
+namespace {
+
+// Memory that a thread keeps from call to call.
+struct Scratch {
+  Bytes memory;
+  size_t room = 0;
+  uint8_t* get(size_t bytes) {
+    if (bytes > room) {
+      memory.reset();
+      room = 0;
+      memory = aligned(bytes + bytes / 4);
+      room = bytes + bytes / 4;
+    }
+    return memory.get();
+  }
+};
+thread_local Scratch rows_scratch, panel_scratch;
+
+size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+}  // namespace
+
+Matrix::Matrix(int cols, int group) : cols_(cols), group_(group) {
+  if (cols < 1 || cols > 65536)
+    throw std::invalid_argument("a matrix of " + std::to_string(cols) +
+                                " columns: the kernels take 1 to 65536, where sums still fit 32 bits");
+  if (group < 0 || (group > 0 && cols % group))
+    throw std::invalid_argument("steps every " + std::to_string(group) + " columns do not divide the " +
+                                std::to_string(cols) + " columns of the matrix");
+  if (group == 0 || group == cols) group_ = cols;
+  groups_ = cols / group_;
+  padded_ = groups_ == 1 ? cols : int(up(size_t(group_), 4));
+  depth_ = int(up(size_t(padded_) * groups_, kDepth) / kDepth);
+}
+
+void Matrix::add(const int8_t* codes, int rows, int bits, const float* steps, size_t n_steps) {
+  Part p;
+  int low = -127, high = 127;
+  switch (bits) {
+    case 1: p.bits = 1, p.mul = 2, p.off = 1, low = -1, high = 1; break;
+    case 2: p.bits = 2, p.off = 1, low = -1, high = 1; break;
+    case 3: case 4: p.bits = 4, p.off = 7, high = bits == 3 ? 3 : 7, low = -high; break;
+    case 6: p.bits = 8, p.off = 128, high = 31, low = -high; break;
+    case 8: p.bits = 8, p.off = 128; break;
+    default:
+      throw std::invalid_argument("codes of " + std::to_string(bits) +
+                                  " bits have no kernel: the widths are 1, 2, 3, 4, 6 and 8");
+  }
+  if (rows < 1) throw std::invalid_argument("a matrix without rows");
+  const size_t all = size_t(rows) * groups_;
+  if (n_steps != 1 && n_steps != size_t(rows) && n_steps != all)
+    throw std::invalid_argument(std::to_string(n_steps) + " steps for " + std::to_string(rows) + " rows of " +
+                                std::to_string(groups_) + " groups: give one, one a row or one a row and group");
+  p.rows = rows, p.first = rows_, p.groups = groups_, p.group = padded_, p.depth = depth_;
+  p.blocks = int(up(size_t(rows), kLanes) / kLanes);
+  Bytes digits = aligned(size_t(p.blocks) * depth_ * p.tile());
+  Bytes kept_steps = aligned(size_t(p.blocks) * groups_ * kLanes * 4);
+  const int per = 8 / p.bits;
+  for (int o = 0; o < rows; o++)
+    for (int k = 0; k < cols_; k++) {
+      int c = codes[size_t(o) * cols_ + k];
+      if (c < low || c > high || (bits == 1 && c == 0))
+        throw std::invalid_argument("code " + std::to_string(c) + " at row " + std::to_string(o) + ", column " +
+                                    std::to_string(k) + " is not one of " + std::to_string(bits) + " bits");
+      int in = k / group_ * padded_ + k % group_, r = in % kDepth / 4;
+      uint8_t* t = digits.get() + (size_t(o / kLanes) * depth_ + in / kDepth) * p.tile();
+      int digit = bits == 1 ? (c + 1) / 2 : c + p.off;
+      t[r / per * 64 + o % kLanes * 4 + in % 4] |= uint8_t(digit << (r % per * p.bits));
+    }
+  float* s = reinterpret_cast<float*>(kept_steps.get());
+  for (int o = 0; o < rows; o++)
+    for (int g = 0; g < groups_; g++) {
+      size_t at = n_steps == 1 ? 0 : n_steps == all ? size_t(o) * groups_ + g : size_t(o);
+      s[(size_t(o / kLanes) * groups_ + g) * kLanes + o % kLanes] = steps[at];
+    }
+  p.digits = digits.get(), p.steps = s;
+  bytes_ += size_t(p.blocks) * depth_ * p.tile() + size_t(p.blocks) * groups_ * kLanes * 4;
+  kept_.push_back(std::move(digits));
+  kept_.push_back(std::move(kept_steps));
+  parts_.push_back(p);
+  rows_ += rows;
+}
+
+int Matrix::code(const Part& p, int o, int k) const {
+  const int per = 8 / p.bits, in = k / group_ * padded_ + k % group_, r = in % kDepth / 4;
+  const uint8_t* t = p.digits + (size_t(o / kLanes) * depth_ + in / kDepth) * p.tile();
+  int digit = t[r / per * 64 + o % kLanes * 4 + in % 4] >> (r % per * p.bits) & ((1 << p.bits) - 1);
+  return p.mul * digit - p.off;
+}
+
+void Matrix::row(int o, float* out) const {
+  for (const Part& p : parts_)
+    if (o >= p.first && o < p.first + p.rows) {
+      o -= p.first;
+      for (int k = 0; k < cols_; k++)
+        out[k] = float(code(p, o, k)) * p.steps[(size_t(o / kLanes) * groups_ + k / group_) * kLanes + o % kLanes];
+      return;
+    }
+  throw std::out_of_range("row " + std::to_string(o) + " of a matrix of " + std::to_string(rows_) + " rows");
+}
+
+std::vector<const Kernels*> all_kernels() {
+  std::vector<const Kernels*> found;
+#if defined(GREENASR_X86)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
+    found.push_back(&kAvx512);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&kAvx2);
+#endif
+  found.push_back(&kPortable);
+  return found;
+}
+
+namespace {
+
+const Kernels& named(const std::string& name) {
+  std::string known;
+  for (const Kernels* k : all_kernels()) {
+    if (name == k->name) return *k;
+    known += (known.empty() ? "" : ", ") + std::string(k->name);
+  }
+  throw std::invalid_argument("instruction set '" + name + "' cannot run here: this machine has " + known);
+}
+
+std::atomic<const Kernels*> chosen{nullptr};
+
+}  // namespace
+
+const Kernels& kernels() {
+  const Kernels* k = chosen.load(std::memory_order_acquire);
+  if (!k) {
+    const char* name = std::getenv("GREENASR_ISA");
+    k = name && *name ? &named(name) : all_kernels().front();
+    chosen.store(k, std::memory_order_release);
+  }
+  return *k;
+}
+
+const Kernels& choose_kernels(const std::string& name) {
+  const Kernels& k = named(name);
+  chosen.store(&k, std::memory_order_release);
+  return k;
+}
+
+namespace {
+
+struct Job {
+  const Kernels* k;
+  const Matrix* w;
+  Source source;
+  Rows rows;
+  Epilogue e;
+  int8_t* values;
+  float* scale;
+  int32_t* sums;
+  int count, rows_a_chunk;
+  int panel, row_chunk;  // blocks and rows a chunk of the product
+};
+
+void quantize_rows(void* context, int chunk) {
+  Job& j = *static_cast<Job*>(context);
+  int from = chunk * j.rows_a_chunk, to = from + j.rows_a_chunk;
+  if (to > j.count) to = j.count;
+  for (int m = from; m < to; m++)
+    j.k->quantize(j.source, m, const_cast<int8_t*>(j.rows.at(m)), j.rows.next(), j.rows.depth, j.scale + m,
+                  j.sums + size_t(m) * j.rows.groups);
+}
+
+int panels(const Part& p, int panel) { return (p.blocks + panel - 1) / panel; }
+
+void product_chunk(void* context, int chunk) {
+  Job& j = *static_cast<Job*>(context);
+  int across = 0;
+  for (const Part& p : j.w->parts()) across += panels(p, j.panel);
+  int from = chunk / across * j.row_chunk, to = from + j.row_chunk, at = chunk % across;
+  if (to > j.count) to = j.count;
+  for (const Part& p : j.w->parts()) {
+    int n = panels(p, j.panel);
+    if (at < n) {
+      int block = at * j.panel, blocks = p.blocks - block < j.panel ? p.blocks - block : j.panel;
+      uint8_t* scratch = panel_scratch.get(size_t(j.panel) * p.depth * kLanes * kDepth);
+      j.k->product(p, j.rows, block, blocks, from, to, j.e, scratch);
+      return;
+    }
+    at -= n;
+  }
+}
+
+}  // namespace
+
+void linear(const Matrix& w, const Source& x, int count, const Epilogue& e) {
+  if (count < 1) return;
+  Job j;
+  j.k = &kernels();
+  j.w = &w, j.source = x, j.e = e, j.count = count;
+  j.source.group = w.group(), j.source.padded = w.padded();
+  Rows& r = j.rows;
+  r.count = count, r.rows = count <= kFewRows ? count : kMostRows, r.depth = w.depth(), r.groups = w.groups();
+  const size_t blocks = up(size_t(count), size_t(r.rows));
+  const size_t values = up(blocks * r.depth * kDepth, 64), scale = up(size_t(count) * 4, 64);
+  uint8_t* room = rows_scratch.get(values + scale + size_t(count) * r.groups * 4);
+  r.values = j.values = reinterpret_cast<int8_t*>(room);
+  r.scale = j.scale = reinterpret_cast<float*>(room + values);
+  r.sums = j.sums = reinterpret_cast<int32_t*>(room + values + scale);
+
+  const double work = double(count) * w.rows() * w.cols();
+  const bool together = threads() > 1 && (work > 4e6 || double(w.bytes()) > 64e3);
+  j.rows_a_chunk = count >= 16 && together ? 8 : count;
+  const int chunks = (count + j.rows_a_chunk - 1) / j.rows_a_chunk;
+  if (together) parallel(chunks, quantize_rows, &j);
+  else quantize_rows(&j, 0);
+
+  j.panel = count <= kFewRows ? j.k->few_panel : j.k->many_panel, j.row_chunk = count <= 256 ? count : 128;
+  int across = 0;
+  for (const Part& p : w.parts()) across += panels(p, j.panel);
+  const int down = (count + j.row_chunk - 1) / j.row_chunk;
+  if (together) parallel(across * down, product_chunk, &j);
+  else
+    for (int c = 0; c < across * down; c++) product_chunk(&j, c);
+}
+
+void linear_float(const Matrix& w, const Source& x, int count, const Epilogue& e) {
+  std::vector<float> row(size_t(w.cols())), weights(size_t(w.cols()));
+  for (int o = 0; o < w.rows(); o++) {
+    w.row(o, weights.data());
+    for (int m = 0; m < count; m++) {
+      for (int tap = 0; tap < x.taps; tap++) {
+        int32_t from = x.index ? x.index[ptrdiff_t(m) * x.taps + tap] : m;
+        for (int i = 0; i < x.width; i++) row[size_t(tap) * x.width + i] = from < 0 ? 0.0f : x.x[from * x.stride + i];
+      }
+      double sum = 0;
+      for (int k = 0; k < w.cols(); k++) sum += double(row[size_t(k)]) * weights[size_t(k)];
+      float y = float(sum);
+      if (e.bias) y += e.bias[o];
+      if (e.relu == Relu::first) y = y > 0 || y != y ? y : 0.0f;
+      if (e.scale) y *= e.scale[o];
+      if (e.shift) y += e.shift[o];
+      if (e.residual) y += e.residual[m * e.residual_stride + o] * e.weight;
+      if (e.relu == Relu::last) y = y > 0 || y != y ? y : 0.0f;
+      e.out[m * e.stride + o] = y;
+    }
+  }
+}
+
+}  // namespace greenasr

@@ -1,0 +1,54 @@
+// A weight matrix in the kernels' layout, and the product of float32 rows with it.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace greenasr {
+
+// Memory on a cache line, with room behind for a vector read over the end.
+struct Free {
+  void operator()(void* p) const;
+};
+using Bytes = std::unique_ptr<uint8_t[], Free>;
+Bytes aligned(size_t bytes);  // zeros
+
+class Matrix {
+ public:
+  Matrix(int cols, int group);
+  Matrix(const Matrix&) = delete;
+  Matrix& operator=(const Matrix&) = delete;
+  // Rows of codes (rows, cols) below the ones that are there; `steps` has 1, rows or rows * groups values.
+  void add(const int8_t* codes, int rows, int bits, const float* steps, size_t n_steps);
+
+  int rows() const { return rows_; }
+  int cols() const { return cols_; }
+  int group() const { return group_; }
+  int groups() const { return groups_; }
+  int padded() const { return padded_; }
+  int depth() const { return depth_; }
+  size_t bytes() const { return bytes_; }  // of digits and steps
+  const std::vector<Part>& parts() const { return parts_; }
+  // The weights of one row as float32, (cols,).
+  void row(int o, float* out) const;
+  int code(const Part& p, int o, int k) const;
+
+ private:
+  int rows_ = 0, cols_, group_, groups_, padded_, depth_;
+  size_t bytes_ = 0;
+  std::vector<Part> parts_;
+  std::vector<Bytes> kept_;
+};
+
+const Kernels& kernels();                      // that this machine or GREENASR_ISA chose
+std::vector<const Kernels*> all_kernels();     // that this machine can run, best first
+const Kernels& choose_kernels(const std::string& name);  // throws std::invalid_argument
+
+// out[m] = epilogue(x[m] W^T) for m < count.
+void linear(const Matrix& w, const Source& x, int count, const Epilogue& e);
+// The same with activations as they are, in double: slow, for checking.
+void linear_float(const Matrix& w, const Source& x, int count, const Epilogue& e);
+
+}  // namespace greenasr

@@ -1,0 +1,183 @@
+// The Python module: NumPy arrays in and out, the interpreter's lock released while a kernel runs.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "linear.hpp"
+#include "pool.hpp"
+
+namespace nb = nanobind;
+using namespace greenasr;
+
+namespace {
+
+std::string shape_of(const Py_buffer& b) {
+  std::string s = "(";
+  for (int i = 0; i < b.ndim; i++) s += (i ? ", " : "") + std::to_string(b.shape[i]);
+  return s + (b.ndim == 1 ? ",)" : ")");
+}
+
+// A borrowed array: `kind` is the letter of its items ('f' float32, 'i' int32, 'b' int8), the last axis contiguous.
+class View {
+ public:
+  View(nb::handle object, const char* name, char kind, bool writable = false) : name_(name) {
+    if (PyObject_GetBuffer(object.ptr(), &b_, PyBUF_FORMAT | PyBUF_STRIDES | (writable ? PyBUF_WRITABLE : 0)) != 0) {
+      PyErr_Clear();
+      throw nb::type_error((std::string(name) + " is not " + (writable ? "a writable" : "an") +
+                            " array that can be read in place: pass a NumPy array")
+                               .c_str());
+    }
+    const char* f = b_.format ? b_.format : "B";
+    if (*f == '<' || *f == '=' || *f == '@') f++;
+    bool same = f[0] == kind || (kind == 'i' && f[0] == 'l' && b_.itemsize == 4);
+    if (!same || f[1] != 0) fail(std::string("items of kind '") + f + "', expected '" + kind + "'");
+    if (b_.ndim > 0 && b_.strides[b_.ndim - 1] != b_.itemsize && b_.shape[b_.ndim - 1] > 1)
+      fail("a last axis that is not contiguous: pass numpy.ascontiguousarray of it");
+  }
+  View(const View&) = delete;
+  View& operator=(const View&) = delete;
+  ~View() { PyBuffer_Release(&b_); }
+
+  [[noreturn]] void fail(const std::string& found) const {
+    std::string text = std::string(name_) + " " + shape_of(b_) + " has " + found;
+    throw std::invalid_argument(text);
+  }
+  void expect(std::initializer_list<Py_ssize_t> shape) const {
+    bool same = int(shape.size()) == b_.ndim;
+    int i = 0;
+    for (Py_ssize_t n : shape) same = same && (n < 0 || b_.shape[i] == n), i++;
+    if (same) return;
+    std::string text = "(";
+    i = 0;
+    for (Py_ssize_t n : shape) text += (i++ ? ", " : "") + (n < 0 ? std::string("…") : std::to_string(n));
+    fail("a shape other than " + text + ")");
+  }
+  int ndim() const { return b_.ndim; }
+  Py_ssize_t size(int axis) const { return b_.shape[axis]; }
+  // Items from one row to the next.
+  ptrdiff_t stride() const {
+    if (b_.strides[0] % b_.itemsize) fail("rows that do not begin on an item");
+    return b_.strides[0] / b_.itemsize;
+  }
+  bool dense() const { return PyBuffer_IsContiguous(&b_, 'C'); }
+  size_t items() const { return size_t(b_.len / b_.itemsize); }
+  template <class T>
+  T* data() const {
+    return static_cast<T*>(b_.buf);
+  }
+
+ private:
+  const char* name_;
+  Py_buffer b_;
+};
+
+// An array or None.
+class Maybe {
+ public:
+  Maybe(nb::handle object, const char* name, char kind, std::initializer_list<Py_ssize_t> shape) {
+    if (object.is_none()) return;
+    view_ = new (room_) View(object, name, kind);
+    try {
+      view_->expect(shape);
+    } catch (...) {
+      view_->~View();
+      throw;
+    }
+  }
+  Maybe(const Maybe&) = delete;
+  Maybe& operator=(const Maybe&) = delete;
+  ~Maybe() {
+    if (view_) view_->~View();
+  }
+  template <class T>
+  const T* data() const {
+    return view_ ? view_->data<T>() : nullptr;
+  }
+  ptrdiff_t stride() const { return view_ ? view_->stride() : 0; }
+  View* operator->() const { return view_; }
+  explicit operator bool() const { return view_ != nullptr; }
+
+ private:
+  alignas(View) unsigned char room_[sizeof(View)];
+  View* view_ = nullptr;
+};
+
+void add_part(Matrix& w, nb::handle codes, int bits, nb::handle steps) {
+  View c(codes, "codes", 'b'), s(steps, "steps", 'f');
+  c.expect({-1, w.cols()});
+  if (!c.dense() || !s.dense()) throw std::invalid_argument("codes and steps must be contiguous");
+  nb::gil_scoped_release free;
+  w.add(c.data<int8_t>(), int(c.size(0)), bits, s.data<float>(), s.items());
+}
+
+void py_linear(const Matrix& w, nb::handle x, nb::handle out, nb::handle bias, int relu, nb::handle scale,
+               nb::handle shift, nb::handle residual, float weight, nb::handle index, bool float_activations) {
+  View from(x, "x", 'f'), to(out, "out", 'f', true);
+  from.expect({-1, -1});
+  Maybe taps(index, "index", 'i', {-1, -1});
+  const Py_ssize_t n_taps = taps ? taps->size(1) : 1, count = taps ? taps->size(0) : from.size(0);
+  if (from.size(1) * n_taps != w.cols())
+    from.fail(std::to_string(n_taps) + " times its width as inputs, the matrix has " + std::to_string(w.cols()));
+  to.expect({count, w.rows()});
+  Maybe b(bias, "bias", 'f', {w.rows()}), s(scale, "scale", 'f', {w.rows()}), h(shift, "shift", 'f', {w.rows()});
+  Maybe r(residual, "residual", 'f', {count, w.rows()});
+  if (relu < 0 || relu > 2) throw std::invalid_argument("relu is 0, 1 (before scale and shift) or 2 (last)");
+  if (count > INT32_MAX / 64) throw std::invalid_argument("too many rows at once");
+  if (taps) {
+    if (!taps->dense()) taps->fail("gaps: pass numpy.ascontiguousarray of it");
+    const int32_t* i = taps.data<int32_t>();
+    for (size_t k = 0; k < taps->items(); k++)
+      if (i[k] < -1 || i[k] >= from.size(0))
+        taps->fail("the row " + std::to_string(i[k]) + ", x has " + std::to_string(from.size(0)));
+  }
+  Source source{from.data<float>(), from.stride(), int(from.size(1)), int(n_taps), taps.data<int32_t>(), 0, 0};
+  Epilogue e{to.data<float>(), to.stride(), b.data<float>(), s.data<float>(), h.data<float>(),
+             r.data<float>(),  r.stride(),  weight,          Relu(relu)};
+  nb::gil_scoped_release free;
+  if (float_activations) linear_float(w, source, int(count), e);
+  else linear(w, source, int(count), e);
+}
+
+void py_gather(const Matrix& w, nb::handle rows, nb::handle out) {
+  View i(rows, "rows", 'i'), to(out, "out", 'f', true);
+  i.expect({-1});
+  to.expect({i.size(0), w.cols()});
+  const int32_t* at = i.data<int32_t>();
+  for (Py_ssize_t k = 0; k < i.size(0); k++)
+    if (at[k] < 0 || at[k] >= w.rows())
+      i.fail("the row " + std::to_string(at[k]) + ", the matrix has " + std::to_string(w.rows()));
+  nb::gil_scoped_release free;
+  for (Py_ssize_t k = 0; k < i.size(0); k++) w.row(at[k], to.data<float>() + k * to.stride());
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // the interpreter may exit with matrices alive
+  m.doc() = "Kernels for packed low-bit weights; greenasr/runtime/kernels/native.py describes them.";
+  nb::class_<Matrix>(m, "Matrix")
+      .def(nb::init<int, int>(), nb::arg("cols"), nb::arg("group") = 0)
+      .def("add", &add_part, nb::arg("codes"), nb::arg("bits"), nb::arg("steps"))
+      .def_prop_ro("rows", &Matrix::rows)
+      .def_prop_ro("cols", &Matrix::cols)
+      .def_prop_ro("group", &Matrix::group)
+      .def_prop_ro("nbytes", &Matrix::bytes)
+      .def("gather", &py_gather, nb::arg("rows"), nb::arg("out"));
+  m.def("linear", &py_linear, nb::arg("matrix"), nb::arg("x"), nb::arg("out"), nb::arg("bias") = nb::none(),
+        nb::arg("relu") = 0, nb::arg("scale") = nb::none(), nb::arg("shift") = nb::none(),
+        nb::arg("residual") = nb::none(), nb::arg("residual_weight") = 1.0f, nb::arg("index") = nb::none(),
+        nb::arg("float_activations") = false);
+  m.def("isa", [] { return std::string(kernels().name); });
+  m.def("isas", [] {
+    std::vector<std::string> names;
+    for (const Kernels* k : all_kernels()) names.push_back(k->name);
+    return names;
+  });
+  m.def("use_isa", [](const std::string& name) { choose_kernels(name); }, nb::arg("name"));
+  m.def("threads", &threads);
+  m.def("cores", &cores);
+  m.def("set_threads", &set_threads, nb::arg("n"));
+}

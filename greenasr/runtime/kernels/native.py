@@ -1,0 +1,154 @@
+"""The compiled kernels: low-bit matrices prepared once, and what is computed with them.
+
+    y = relu(x Wᵀ + bias) * scale + shift + residual_weight * residual          (M, I), (O, I) -> (M, O)
+
+W lies in memory at 1, 2, 4 or 8 bits a weight (3 bits in 4, 6 in 8; ternary in 2).  Each row of x becomes
+int8 on the fly, a = round(127 x / max|x|); sums of digits times activations are integers, so that every
+instruction set and every number of threads gives the same bits.  `reference` says the same in NumPy.
+
+The extension is built by ``pip install .``.  Without it this module imports all the same; `require` says so.
+GREENASR_ISA names an instruction set (``isas()`` lists those of this machine, best first) for tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from greenasr.runtime.format import PackedSpan
+
+if TYPE_CHECKING:
+    from greenasr.runtime.kernels import _native
+    from greenasr.runtime.kernels._native import Matrix
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+
+_RELU = {"none": 0, "first": 1, "last": 2}
+
+
+def _found() -> ModuleType | None:
+    """The extension, or None where it was not built."""
+    try:
+        return importlib.import_module("greenasr.runtime.kernels._native")
+    except ModuleNotFoundError as error:
+        if error.name != "greenasr.runtime.kernels._native":
+            raise
+        return None
+
+
+if not TYPE_CHECKING:
+    _native = _found()
+
+
+def available() -> bool:
+    """Whether the extension was built for this Python."""
+    return _native is not None
+
+
+def require() -> None:
+    """Raise ImportError in one line where the extension is missing."""
+    if not available():
+        raise ImportError(
+            "greenasr's compiled kernels are not built for this Python: install the package with "
+            "`pip install .` (it needs a C++ compiler), or build them in place as CONTRIBUTING.md says"
+        )
+
+
+def matrix(*parts: tuple[Array, int, Array]) -> Matrix:
+    """Prepare a matrix from its runs of rows: (codes (O, I) integer, bits, steps) each, top to bottom.
+
+    ``steps`` is (), (O, 1) or (O, I / group, 1) float32, as in `roles.Quantized`; all parts share I and the
+    group.  Parts may differ in bits: several products of one input are one matrix.  Raises ValueError for
+    shapes that do not fit and for codes that are not of their width.
+    """
+    require()
+    if not parts:
+        raise ValueError("a matrix needs at least one run of rows")
+    cols = parts[0][0].shape[-1]
+    grouped = [steps.shape[1] for _, _, steps in parts if steps.ndim == 3 and steps.shape[1] > 1]
+    if grouped and cols % grouped[0]:
+        raise ValueError(f"{grouped[0]} groups of steps do not divide the {cols} columns of the matrix")
+    made = _native.Matrix(cols, cols // grouped[0] if grouped else 0)
+    for codes, bits, steps in parts:
+        narrow = np.ascontiguousarray(codes, np.int8)
+        if codes.dtype != np.int8 and not np.array_equal(narrow, codes):
+            raise ValueError(
+                f"codes of {bits} bits reach {np.abs(codes).max()}: the kernels take 127 at most"
+            )
+        made.add(narrow, bits, np.ascontiguousarray(steps, np.float32).reshape(-1))
+    return made
+
+
+def from_spans(*spans: PackedSpan) -> Matrix:
+    """The matrix whose rows are these spans of a packed file, one below the other."""
+    return matrix(*((span.codes(), span.bits, span.step) for span in spans))
+
+
+def linear(
+    x: Floats,
+    weight: Matrix,
+    bias: Floats | None = None,
+    *,
+    relu: Literal["none", "first", "last"] = "none",
+    scale: Floats | None = None,
+    shift: Floats | None = None,
+    residual: Floats | None = None,
+    residual_weight: float = 1.0,
+    index: NDArray[np.int32] | None = None,
+    out: Floats | None = None,
+    float_activations: bool = False,
+) -> Floats:
+    """relu(x Wᵀ + bias) * scale + shift + residual_weight * residual, (M, I) -> (M, O) float32.
+
+    ``index`` (M', taps) gathers: row m is x[index[m, 0]], x[index[m, 1]], … end to end, -1 for zeros, without
+    copying (a splice, a convolution over time, an im2col).  ``relu`` comes "first" (before scale, shift and
+    residual) or "last".  ``out`` (M, O) may be any view with a contiguous last axis and may be ``residual``.
+    ``float_activations`` leaves x in float: slow, for checking.  Rows with NaN or infinity give NaN.  The
+    interpreter's lock is released.  Raises ValueError for shapes that do not fit.
+    """
+    if out is None:
+        out = np.empty((len(x) if index is None else len(index), weight.rows), np.float32)
+    how = _RELU[relu]
+    _native.linear(
+        weight, x, out, bias, how, scale, shift, residual, residual_weight, index, float_activations
+    )
+    return out
+
+
+def gather(weight: Matrix, rows: NDArray[np.int32], out: Floats | None = None) -> Floats:
+    """Rows of a matrix as float32, (n,) -> (n, I): the lookup of an embedding."""
+    if out is None:
+        out = np.empty((len(rows), weight.cols), np.float32)
+    weight.gather(rows, out)
+    return out
+
+
+def isa() -> str:
+    """The instruction set in use."""
+    return _native.isa()
+
+
+def isas() -> Sequence[str]:
+    """The instruction sets that this machine can run, best first."""
+    return _native.isas()
+
+
+def use_isa(name: str) -> None:
+    """Use this instruction set from now on.  Raises ValueError for one that cannot run here."""
+    _native.use_isa(name)
+
+
+def threads() -> int:
+    """Threads that one call may use, the caller's own included; at first every core of this process."""
+    return _native.threads()
+
+
+def set_threads(n: int) -> None:
+    """Use ``n`` threads from now on.  Raises ValueError for more than this process has cores."""
+    _native.set_threads(n)
