@@ -16,7 +16,15 @@ import typer
 from greenasr.pipeline.memory import keep_heap
 
 COMMANDS = (
-    *("prepare", "train", "costs", "allocate", "compress", "inspect"),  # from data to a small model
+    *(
+        "prepare",
+        "import_nemo",
+        "train",
+        "costs",
+        "allocate",
+        "compress",
+        "inspect",
+    ),  # from data to a small model
     *("perplexity", "ngram", "transcribe", "rescore", "score"),  # what it says, and how good that is
     *("table", "demo"),  # all of it
 )
@@ -51,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     keep_heap()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    app = make_app(given[:1] if given[:1] and given[0] in COMMANDS else COMMANDS)
+    asked = given[0].replace("-", "_") if given else ""
+    app = make_app([asked] if asked in COMMANDS else COMMANDS)
     try:
         code = app(given, prog_name="greenasr", standalone_mode=False)
     except typer.BadParameter as error:

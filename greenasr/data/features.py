@@ -8,7 +8,8 @@ Windows of 25 ms every 10 ms ("povey"), without their mean, pre-emphasis 0.97, n
 mfcc_hires.conf (Davis & Mermelstein 1980), computed in `spectrum`.  All 40 cepstra are kept, so a MFCC is a
 rotated and stretched fbank and loses nothing.  Samples lie in -1 … 1 as everywhere in lhotse; Kaldi's are
 32,768 times larger, which adds 20.79 to a log-mel energy and is gone after CMVN.  The floor ε = 2^-23 is
-near the noise of 16-bit samples, so digital silence looks like a silent microphone.
+near the noise of 16-bit samples, so digital silence looks like a silent microphone.  Imported networks have
+NeMo's front ends instead, `nemo_features`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from greenasr.data import spectrum
+from greenasr.data import nemo_features, spectrum
 from greenasr.data.spectrum import RATE as RATE
 from greenasr.data.spectrum import SHIFT as SHIFT
 from greenasr.data.spectrum import WINDOW as WINDOW  # also the least that an utterance must have
 
 Feats = NDArray[np.float32]
+NEMO = {"nemo_mel": nemo_features.nemo_mel, "nemo_mfcc": nemo_features.nemo_mfcc}
+KINDS = ("fbank", "mfcc", *NEMO)
+CMVN = ("utterance", "speaker", "running", "deviation", "none")
 
 
 def n_frames(n_samples: int) -> int:
@@ -81,22 +85,25 @@ class Features:
     """What the network sees of the samples; saved with every model, since it must not change.
 
     ``cmvn`` "speaker" takes away the mean over all that a speaker said, where it is known; "running" the mean
-    of the utterance so far, which a stream has as well.
+    of the utterance so far, which a stream has as well; "deviation" also divides by the deviation of the
+    utterance, NeMo's "per_feature".
 
     >>> Features("mfcc")(np.zeros(16_000, np.float32)).shape
     (100, 40)
     """
 
-    kind: Literal["fbank", "mfcc"] = "fbank"
+    kind: Literal["fbank", "mfcc", "nemo_mel", "nemo_mfcc"] = "fbank"
     bins: int = 40
-    cmvn: Literal["utterance", "speaker", "running", "none"] = "utterance"
+    cmvn: Literal["utterance", "speaker", "running", "deviation", "none"] = "utterance"
 
     def __post_init__(self) -> None:
         """Refuse what no extractor offers."""
-        if self.kind not in ("fbank", "mfcc"):
-            raise ValueError(f"features of kind '{self.kind}': expected 'fbank' or 'mfcc'.")
-        if self.cmvn not in ("utterance", "speaker", "running", "none"):
-            raise ValueError(f"cmvn '{self.cmvn}': expected 'utterance', 'speaker', 'running' or 'none'.")
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"features of kind '{self.kind}': expected 'fbank' or 'mfcc', or 'nemo_mel' or 'nemo_mfcc'."
+            )
+        if self.cmvn not in CMVN:
+            raise ValueError(f"cmvn '{self.cmvn}': expected {', '.join(CMVN[:-1])} or {CMVN[-1]}.")
         if not 4 <= self.bins <= 128:
             raise ValueError(f"{self.bins} bins: expected 4 to 128, 40 is usual.")
 
@@ -106,7 +113,7 @@ class Features:
         return self.bins
 
     def raw(self, samples: NDArray[np.float32]) -> Feats:
-        """Features before CMVN, samples (n,) at 16 kHz -> (T, F), T = `n_frames` (n).
+        """Features before CMVN, samples (n,) at 16 kHz -> (T, F), T = `n_frames` (n) or as NeMo counts.
 
         Raises ValueError for more than one channel, less than one window, and NaN or infinite samples.
         """
@@ -125,8 +132,11 @@ class Features:
                 f"sample {at} of {len(samples)} is {samples[at]}: the audio is damaged, "
                 "decode or record it again."
             )
+        samples = samples.astype(np.float32, copy=False)
+        if self.kind in NEMO:
+            return NEMO[self.kind](samples, self.bins)
         extract = spectrum.fbank if self.kind == "fbank" else spectrum.mfcc
-        return extract(samples.astype(np.float32, copy=False), n_frames(len(samples)), self.bins)
+        return extract(samples, n_frames(len(samples)), self.bins)
 
     def normalised(self, feats: Feats, mean: Feats | None = None) -> Feats:
         """What CMVN makes of raw features, (T, F) -> (T, F); ``mean`` (F,) is the speaker's, if known.
@@ -137,6 +147,9 @@ class Features:
             return feats
         if self.cmvn == "running":
             return MeanSoFar()(feats)
+        if self.cmvn == "deviation":
+            deviation = feats.std(0, ddof=1, dtype=np.float64) if len(feats) > 1 else np.zeros(self.dim)
+            return cmvn(feats, std=(deviation + 1e-5).astype(np.float32))
         return cmvn(feats, mean if self.cmvn == "speaker" else None)
 
     def __call__(self, samples: NDArray[np.float32], mean: Feats | None = None) -> Feats:

@@ -259,14 +259,66 @@ class WordPieces:
         return {"kind": "pieces", "model": base64.b64encode(self.model).decode()}
 
 
-def tokenizer_from_json(value: dict[str, Any]) -> Vocabulary | WordPieces:
-    """What ``to_json`` of either tokenizer wrote."""
+@dataclass(frozen=True)
+class Letters:
+    """Letters in a given order, one of them the space, with which every word begins: NeMo's labels.
+
+    >>> letters = Letters((" ", "a", "b"))
+    >>> letters.word_ids(["ab", "b"]), letters.words_of([1, 2, 0, 2])
+    ([[0, 1, 2], [0, 2]], ['ab', 'b'])
+    """
+
+    letters: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse lists that cannot spell words."""
+        if " " not in self.letters or len(set(self.letters)) != len(self.letters):
+            raise ValueError("letters want a space to part words, and every letter once.")
+
+    @property
+    def size(self) -> int:
+        """Number of letters, the space included."""
+        return len(self.letters)
+
+    @property
+    def eos(self) -> int:
+        """Raise ValueError: there is no end of a sentence among letters."""
+        raise ValueError("letters have no end of a sentence: a language model wants words or pieces.")
+
+    def word_ids(self, words: Words) -> list[list[int]]:
+        """A space and the letters of each word; ValueError for a letter that there is not."""
+        place = {letter: i for i, letter in enumerate(self.letters)}
+        for word in words:
+            if odd := [letter for letter in word if letter not in place]:
+                raise ValueError(
+                    f"'{word}' has the letter '{odd[0]}', the network's are {''.join(self.letters)}: "
+                    "spell the text in these."
+                )
+        return [[place[" "], *(place[letter] for letter in word)] for word in words]
+
+    def words_of(self, ids: Sequence[int]) -> list[str]:
+        """The words that letters spell."""
+        return "".join(self.letters[i] for i in ids).split()
+
+    def begins_word(self, i: int) -> bool:
+        """Whether it is the space."""
+        return self.letters[i] == " "
+
+    def to_json(self) -> dict[str, Any]:
+        """The letters in their order."""
+        return {"kind": "letters", "letters": list(self.letters)}
+
+
+def tokenizer_from_json(value: dict[str, Any]) -> Vocabulary | WordPieces | Letters:
+    """What ``to_json`` of any tokenizer wrote."""
+    if value.get("kind") == "letters":
+        return Letters(tuple(value["letters"]))
     if value.get("kind") == "words":
         return Vocabulary(tuple(value["words"].split(" ")))
     if value.get("kind") == "pieces":
         return WordPieces(base64.b64decode(value["model"]))
     raise ValueError(
-        f"unknown tokenizer kind {value.get('kind')!r}: this version reads 'words' and 'pieces'."
+        f"unknown tokenizer kind {value.get('kind')!r}: this version reads 'words', 'pieces' and 'letters'."
     )
 
 
