@@ -246,10 +246,11 @@ def check_skips(skips: str, ternary: TernaryConfig | None, blocks: int) -> None:
 
 def _over_time(conv: nn.Conv1d, x: Tensor) -> Tensor:
     """A depthwise convolution of (C, N, T)."""
-    if conv._forward_hooks or conv.stride[0] > 1 or x.device.type != "cpu":
-        out: Tensor = conv(x.transpose(0, 1)).transpose(0, 1)
-        return out
-    return depthwise(x, conv.weight[:, 0], conv.dilation[0])
+    with torch.autocast(x.device.type, enabled=False):  # mixed precision is for the 1x1 convolutions
+        if conv._forward_hooks or conv.stride[0] > 1 or x.device.type != "cpu":
+            out: Tensor = conv(x.transpose(0, 1)).transpose(0, 1)
+            return out
+        return depthwise(x, conv.weight[:, 0], conv.dilation[0])
 
 
 def _over_channels(linear: nn.Module, x: Tensor) -> Tensor:
@@ -261,7 +262,7 @@ def _over_channels(linear: nn.Module, x: Tensor) -> Tensor:
         weight = linear.weight
         assert isinstance(weight, Tensor)
         out = weight.to(flat.dtype) @ flat
-    return out.unflatten(1, x.shape[1:])
+    return out.to(x.dtype).unflatten(1, x.shape[1:])
 
 
 def _resized(x: Tensor, channels: int) -> Tensor:

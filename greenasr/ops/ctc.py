@@ -27,8 +27,9 @@ def frames_needed(labels: Tensor, lens: Tensor) -> Tensor:
     >>> frames_needed(torch.tensor([[3, 3, 5], [1, 0, 0]]), torch.tensor([3, 1])).tolist()
     [4, 1]
     """
-    inside = torch.arange(1, labels.shape[1], device=labels.device) < lens[:, None]
-    return lens + ((labels[:, 1:] == labels[:, :-1]) & inside).sum(1)
+    same = labels[:, 1:] == labels[:, :-1]
+    inside = 1 + torch.arange(same.shape[1], device=labels.device) < lens[:, None]
+    return lens + (same & inside).sum(1)
 
 
 def alignable(labels: Tensor, lens: Tensor, frames: Tensor) -> Tensor:
@@ -97,8 +98,8 @@ def _forward(logprobs: Tensor, labels: Tensor, frames: Tensor, lens: Tensor, bla
     began = torch.arange(states.shape[1], device=states.device) < 2
     alpha = said[:, 0].where(began, never) if n_frames else never
     for t in range(1, n_frames):
-        one = F.pad(alpha[:, :-1], (1, 0), value=NEVER)
-        two = F.pad(alpha[:, :-2], (2, 0), value=NEVER).where(skips, never)
+        one = F.pad(alpha, (1, 0), value=NEVER)[:, :-1]
+        two = F.pad(alpha, (2, 0), value=NEVER)[:, :-2].where(skips, never)
         moved = torch.stack((alpha, one, two)).logsumexp(0) + said[:, t]
         alpha = moved.where((frames > t)[:, None], alpha)
     last = alpha.gather(1, 2 * lens[:, None])[:, 0]

@@ -18,7 +18,7 @@ from typing import Any
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
-from greenasr.pipeline.sections import make, read_toml
+from greenasr.pipeline.sections import make, older, read_toml
 from greenasr.tasks.networks import configure
 
 PLANNED = ("hessian", "kl", "search")  # methods whose rows have a plan
@@ -190,7 +190,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, to be kept beside the results."""
-        return dataclasses.asdict(self)
+        return older(dataclasses.asdict(self))
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -41,3 +41,13 @@ def make(cls: type[T], value: Any, section: str) -> T:
         return {key: plain(part) for key, part in item.items()} if isinstance(item, dict) else item
 
     return cls(**{key: plain(item) for key, item in value.items()})
+
+
+def older(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as JSON takes it, where runs that are older than a setting have its default.
+
+    >>> older({"train": {"lr": 1.0, "precision": "float32"}, "title": "t"})
+    {'train': {'lr': 1.0}, 'title': 't'}
+    """
+    found = {key: older(value) if isinstance(value, dict) else value for key, value in recipe.items()}
+    return {key: value for key, value in found.items() if (key, value) != ("precision", "float32")}

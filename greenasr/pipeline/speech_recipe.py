@@ -16,7 +16,7 @@ from greenasr.compress.fit import Training
 from greenasr.data.generated_splits import parts_of
 from greenasr.ops.bits import WIDTHS
 from greenasr.pipeline.recipe import PLANNED, Compress, Row, Windows, check_average, check_model
-from greenasr.pipeline.sections import make, read_toml
+from greenasr.pipeline.sections import make, older, read_toml
 
 R = TypeVar("R", bound="SpeechRecipe")
 LABELS = ("letters", "pieces", "words")
@@ -284,7 +284,7 @@ def check_rows(
 
 def plain(recipe: Any) -> dict[str, Any]:
     """A recipe as JSON takes it; runs that are older than a setting have its default."""
-    value = dataclasses.asdict(recipe)
+    value = older(dataclasses.asdict(recipe))
     for name in ("domain", "utterances", "held_out"):
         if value["corpus"][name] == getattr(Corpus, name):
             del value["corpus"][name]

@@ -168,3 +168,33 @@ def test_seeds_change_the_run_and_repeat_it() -> None:
         fit_(model, Line(), NoCompression(), replace(SETTINGS, seed=seed))
         found.append(model[0].weight.detach())
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_mixed_precision_learns_as_float32_does_and_its_weights_stay_float32() -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        model, task = network(), Line()
+        fit_(model, task, NoCompression(), replace(SETTINGS, epochs=20, precision=precision))
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        losses[precision] = float(sum(task.loss(model, batch).detach() for batch in task.x))
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.3)
+    assert losses["bfloat16"] != losses["float32"]
+    with pytest.raises(ValueError, match="precision is 'half': choose float32 or bfloat16"):
+        Training(precision="half")
+
+
+def test_checkpoints_older_than_mixed_precision_are_of_float32(tmp_path: Path) -> None:
+    task = Line()
+
+    def stop(step: int, total: int, loss: float) -> None:
+        if step == 10:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit_(network(), task, NoCompression(), SETTINGS, run=tmp_path, on_step=stop)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["settings"]["precision"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    fit_(network(), task, NoCompression(), SETTINGS, run=tmp_path)
+    with pytest.raises(ValueError, match="other settings .precision"):
+        fit_(network(), task, NoCompression(), replace(SETTINGS, precision="bfloat16"), run=tmp_path)

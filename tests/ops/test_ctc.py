@@ -58,6 +58,15 @@ def test_equal_neighbours_need_a_blank_between_them() -> None:
     assert frames_needed(labels, torch.tensor([3, 3, 2])).tolist() == [5, 3, 3]
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_batch_of_no_labels_at_all_is_all_blanks(twice: bool) -> None:
+    logprobs = batch()[0][:2]
+    nothing = torch.zeros(2, 0, dtype=torch.int64)
+    frames, lens = torch.tensor([5, 2]), torch.tensor([0, 0])
+    losses = ctc_loss(logprobs, nothing, frames, lens, twice_differentiable=twice)
+    assert losses.tolist() == pytest.approx([-float(logprobs[n, :t, 0].sum()) for n, t in ((0, 5), (1, 2))])
+
+
 def test_the_recursion_has_the_kernels_gradient_and_a_second_derivative() -> None:
     logprobs, labels, frames, lens, _ = batch()
     logits = logprobs.clone().requires_grad_()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from greenasr.pipeline.ctc_recipe import load_ctc_recipe
 from greenasr.pipeline.hybrid_recipe import load_hybrid
 from greenasr.pipeline.recipe import Row, load_recipe
 from greenasr.pipeline.speech_recipe import Corpus
@@ -32,7 +33,7 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_recipe_that_we_ship_can_be_read(path: Path) -> None:
-    loaders = {"hybrid": load_hybrid, "transducer": load_transducers}
+    loaders = {"hybrid": load_hybrid, "transducer": load_transducers, "ctc": load_ctc_recipe}
     kind = tomllib.loads(path.read_text()).get("kind", "")
     rows: Sequence[Row] = loaders[kind](path).rows if kind else load_recipe(path).rows
     assert rows[0].method == "float" and len({row.name for row in rows}) == len(rows) > 3
