@@ -36,7 +36,7 @@ def depthwise(x: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
         return out
     c, n, t = x.shape
     frames = -(-t // dilation)  # every dilation-th frame is a sequence of its own
-    phases = F.pad(x, (0, frames * dilation - t)).view(c, n, frames, dilation).transpose(2, 3)
+    phases = F.pad(x, (0, frames * dilation - t)).reshape(c, n, frames, dilation).transpose(2, 3)
     y: Tensor = _Correlate.apply(phases.reshape(c, n * dilation, frames), weight)
     return y.view(c, n, dilation, frames).transpose(2, 3).reshape(c, n, -1)[:, :, :t]
 
@@ -60,7 +60,7 @@ def _correlate(x: Tensor, weight: Tensor) -> Tensor:
 def _correlate_weight(x: Tensor, grad: Tensor, taps: int) -> Tensor:
     """Σ_nt grad_nt x_{n, t + k - K//2} of every channel and tap, (C, K)."""
     c, n, t = grad.shape
-    outputs = F.pad(grad, (0, -t % BLOCK)).view(c, -1, BLOCK)
+    outputs = F.pad(grad, (0, -t % BLOCK)).reshape(c, -1, BLOCK)
     band = torch.bmm(_windows(x, taps).transpose(1, 2), outputs)  # (C, L, B): its diagonals belong to one tap
     diagonals = band.as_strided((c, taps, BLOCK), (band.stride(0), BLOCK, BLOCK + 1))
     return diagonals.sum(2)
