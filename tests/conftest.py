@@ -134,13 +134,7 @@ def tones_transducer(
     from greenasr.pipeline.units import Labels
 
     units = Labels(Features(bins=16, cmvn="running"), Vocabulary(("<eos>", "LOW", "HIGH", "<unk>")))
-    texts = "LOW;HIGH;LOW HIGH;HIGH LOW;LOW LOW;HIGH HIGH;LOW HIGH HIGH LOW;HIGH LOW LOW HIGH".split(";")
-    draw, feats, labels = np.random.default_rng(0), [], []
-    for words in [text.split() for text in 3 * texts]:
-        gaps = [float(gap) for gap in draw.uniform(0.15, 0.5, len(words))]
-        said = [part for word, gap in zip(words, gaps, strict=True) for part in (word, gap)]
-        feats.append(torch.from_numpy(units.features(hum(float(draw.uniform(0.1, 0.4)), *said))))
-        labels.append(torch.tensor([1 + i for ids in units.tokenizer.word_ids(words) for i in ids]))
+    feats, labels = lessons(hum, units)
     torch.manual_seed(0)
     shape = {"encoder_dim": 32, "predictor_dim": 8, "embedding_dim": 4, "joint_dim": 24}
     model = Rnnt(RnntConfig(16, 5, encoder_layers=1, predictor_layers=1, dropout=0.0, **shape))  # type: ignore[arg-type]
@@ -160,6 +154,50 @@ def tones_transducer(
         optimizer.step()
     path = tmp_path_factory.mktemp("tones-transducer") / "model.packed"
     save(path, model, units, {})
+    return path
+
+
+def lessons(hum: Callable[..., NDArray[np.float32]], units: Any) -> tuple[list[Any], list[Any]]:
+    """Features (T, F) of 24 sayings of LOW and HIGH, and their labels (U,)."""
+    texts = "LOW;HIGH;LOW HIGH;HIGH LOW;LOW LOW;HIGH HIGH;LOW HIGH HIGH LOW;HIGH LOW LOW HIGH".split(";")
+    draw, feats, labels = np.random.default_rng(0), [], []
+    for words in [text.split() for text in 3 * texts]:
+        gaps = [float(gap) for gap in draw.uniform(0.15, 0.5, len(words))]
+        said = [part for word, gap in zip(words, gaps, strict=True) for part in (word, gap)]
+        feats.append(torch.from_numpy(units.features(hum(float(draw.uniform(0.1, 0.4)), *said))))
+        labels.append(torch.tensor([1 + i for ids in units.tokenizer.word_ids(words) for i in ids]))
+    return feats, labels
+
+
+@pytest.fixture(scope="session")
+def tones_ctc(tmp_path_factory: pytest.TempPathFactory, hum: Callable[..., NDArray[np.float32]]) -> Path:
+    """A packed QuartzNet that spells the words LOW and HIGH, with generated ternary weights inside."""
+    from greenasr.data.features import Features
+    from greenasr.data.text import WordPieces
+    from greenasr.models.quartznet import QuartzNet, QuartzNetConfig
+    from greenasr.ops.ctc import ctc_loss
+    from greenasr.pipeline.models import save
+    from greenasr.pipeline.units import Labels
+
+    letters = WordPieces.train([["LOW", "HIGH"]], 20, kind="char")
+    units = Labels(Features(bins=16, cmvn="utterance"), letters)
+    feats, labels = lessons(hum, units)
+    torch.manual_seed(0)
+    shape = {"blocks": 1, "repeat": 1, "width": 24, "kernels": (9,), "widths": (24,), "epilogue": (24, 32)}
+    ternary = {"threshold": 0.5}
+    config = QuartzNetConfig(16, letters.size + 1, stride=4, ternary=ternary, **shape)  # type: ignore[arg-type]
+    model = QuartzNet(config)
+    batch, padded = (torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) for rows in (feats, labels))
+    feat_lens, lens = (torch.tensor([len(each) for each in rows]) for rows in (feats, labels))
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=2e-2)
+    for _ in range(100):
+        logits, frames = model(batch, feat_lens)
+        loss = ctc_loss(logits.log_softmax(2), padded, frames, lens).sum() / lens.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    path = tmp_path_factory.mktemp("tones-ctc") / "model.packed"
+    save(path, model.eval(), units, {})
     return path
 
 

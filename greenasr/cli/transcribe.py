@@ -34,7 +34,7 @@ NO_STREAM = (
 
 
 def transcribe(
-    model: Annotated[Path, typer.Argument(help="A packed acoustic model or transducer.")],
+    model: Annotated[Path, typer.Argument(help="A packed acoustic model, transducer or CTC network.")],
     audio: Annotated[list[str], typer.Argument(help="Sound files; - is raw 16-bit mono on standard input.")],
     graph: Annotated[Path | None, typer.Option(help="Folder of the model's decoding graph.")] = None,
     arpa: Annotated[
@@ -47,7 +47,7 @@ def transcribe(
     word_penalty: Annotated[float, typer.Option(help="Cost a word; above 0 words get fewer.")] = 0.0,
     beam: Annotated[
         float | None,
-        typer.Option(help="Width of the search: cost in a graph (15), or a transducer's paths (8)."),
+        typer.Option(help="Width of the search: cost in a graph (15), or hypotheses without one."),
     ] = None,
     nbest: Annotated[int, typer.Option(help="Also so many hypotheses an utterance, into --out.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON lines that `greenasr rescore` reads.")] = None,
@@ -58,7 +58,7 @@ def transcribe(
 
     Sound of any rate and length is cut at pauses, at the latest after 30 s. Features are normalised as the
     model says, by utterance or, each file being one speaker, by all that was said in the file so far.
-    A transducer needs no graph; of standard input it prints words while they are said, `;; second words …`.
+    A transducer has no graph, a CTC network needs none; of standard input a transducer prints words while they are said, `;; second words …`.
 
     Example: greenasr transcribe runs/an4/model.packed talk.flac --arpa lm.arpa.gz --json
     """

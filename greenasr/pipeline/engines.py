@@ -52,6 +52,19 @@ class StreamingTransducer(Transducer, Protocol):
         ...
 
 
+class Ctc(Protocol):
+    """A network from features to the logits of labels and blank."""
+
+    @property
+    def stride(self) -> int:
+        """Feature frames in one output frame."""
+        ...
+
+    def logits(self, feats: Floats) -> Floats:
+        """One utterance (T, F) -> (T', C)."""
+        ...
+
+
 def check_engine(engine: str) -> None:
     """Refuse engines that there are not."""
     if engine not in ENGINES:
@@ -114,6 +127,20 @@ def language_model(path: Path, engine: Engine = "runtime") -> LanguageScorer:
     tokenizer = _around(path, packed, ("transformer", "lstm"), tokenizer_from_json, what)
     length = int(packed.recipe["windows"]["length"])
     return LanguageScorer(tokenizer, length, partial(scoring.logprobs, _network(packed, path)))
+
+
+def ctc(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Ctc, Labels]:
+    """The network of a packed CTC model; ValueError when it is of another kind."""
+    if engine == "torch":
+        from greenasr.models.on_arrays import CtcOnArrays
+        from greenasr.pipeline.ctc_models import load_ctc
+
+        saved = load_ctc(path)
+        return CtcOnArrays(saved.model), saved.units
+    cure = "give one that `greenasr table` made of a recipe of kind ctc"
+    units = _around(path, packed, "quartznet", Labels.from_json, f"no CTC network ({{}}): {cure}")
+    check_outputs(path, int(packed.config["vocab"]), units)
+    return _network(packed, path), units
 
 
 def read(path: Path) -> Packed:

@@ -11,7 +11,6 @@ samples given whole.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,14 +24,14 @@ from greenasr.data.feature_stream import STREAMED, FeatureStream
 from greenasr.data.features import RATE, SHIFT, Feats, Features
 from greenasr.data.segmenting import Pauses, Samples, pieces
 from greenasr.decode import transducer
-from greenasr.decode.labels import timed_words
 from greenasr.decode.nbest import NBest
-from greenasr.decode.transducer import StreamingDecoder, decode_transducer, log_add
+from greenasr.decode.transducer import StreamingDecoder, decode_transducer
 from greenasr.decode.transducer_beam import BeamSearch
 from greenasr.decode.wfst import Hypothesis, to_nbest
 from greenasr.pipeline import engines
+from greenasr.pipeline.ctc_recogniser import load_ctc_recogniser
 from greenasr.pipeline.engines import Engine, StreamingTransducer
-from greenasr.pipeline.transcribe import Recognising, Transcript, load_recogniser
+from greenasr.pipeline.transcribe import Recognising, Transcript, load_recogniser, worded
 from greenasr.pipeline.units import Labels
 
 CHUNK = 12  # frames that are heard at once
@@ -83,23 +82,8 @@ class TransducerRecogniser:
         return self.worded(hyps), (time.process_time() - began, 0.0)
 
     def worded(self, hyps: list[transducer.Hypothesis]) -> tuple[Hypothesis, ...]:
-        """Hypotheses of different words, best first; scores of the same words add up.
-
-        ValueError where no score is finite.
-        """
-        if not math.isfinite(hyps[0].score):
-            raise ValueError(
-                f"the network's outputs are not finite (ln p is {hyps[0].score:g}): train it again."
-            )
-        shift = self.model.frames_joined * SHIFT / RATE
-        found: dict[tuple[str, ...], tuple[float, tuple[tuple[float, float], ...]]] = {}
-        for hyp in hyps:
-            timed = timed_words(self.units.tokenizer, hyp, shift)
-            words = tuple(word for word, _, _ in timed)
-            score, times = found.get(words, (-np.inf, tuple((start, end) for _, start, end in timed)))
-            found[words] = log_add(score, hyp.score), times
-        ranked = sorted(found.items(), key=lambda item: -item[1][0])
-        return tuple(Hypothesis(words, -score, 0.0, times) for words, (score, times) in ranked)
+        """Hypotheses of different words, best first, see `transcribe.worded`."""
+        return worded(self.units.tokenizer, hyps, self.model.frames_joined * SHIFT / RATE)
 
     def nbest(self, found: Transcript) -> NBest:
         """The list that `greenasr rescore` reads; no reference is known."""
@@ -193,10 +177,16 @@ def load_any(
 ) -> Recognising:
     """The recogniser of a packed file: a transducer alone, an acoustic model with `load_recogniser`'s graph.
 
-    ``beam`` counts a transducer's hypotheses, at least ``n``, and is a graph's width in cost.
+    A CTC network is either, see `ctc_recogniser`.  ``beam`` counts hypotheses of a search without a graph, at
+    least ``n``, and is a graph's width in cost.
     """
     engines.check_engine(engine)
     packed = engines.read(model)
+    if packed.model == "quartznet":
+        return load_ctc_recogniser(
+            model, packed, graph, arpa, acoustic_scale=acoustic_scale, word_penalty=word_penalty, beam=beam,
+            n=n, engine=engine,
+        )  # fmt: skip
     if packed.model != "rnnt":
         return load_recogniser(
             model, graph, arpa, acoustic_scale=acoustic_scale, word_penalty=word_penalty,

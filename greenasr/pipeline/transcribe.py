@@ -12,9 +12,10 @@ than one utterance is held at a time.
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,10 +26,14 @@ from greenasr.data.audio import too_short
 from greenasr.data.features import RATE, Feats, Features
 from greenasr.data.resample import resample
 from greenasr.data.segmenting import Pauses, Samples, utterances
+from greenasr.data.text import Tokenizer
+from greenasr.decode import transducer
 from greenasr.decode.arpa import read_arpa
 from greenasr.decode.graph import DecodingGraph, build_graph, cached_graph, graph_key
+from greenasr.decode.labels import timed_words
 from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import UNK
+from greenasr.decode.transducer import log_add
 from greenasr.decode.wfst import Decoder, Hypothesis, Logits, to_nbest
 from greenasr.pipeline import engines
 from greenasr.pipeline.engines import Acoustic, Engine
@@ -154,6 +159,25 @@ class Recogniser:
         return to_nbest(found.id, found.hyps, None, scale, penalty)
 
 
+def worded(
+    tokenizer: Tokenizer, hyps: Sequence[transducer.Hypothesis], shift: float
+) -> tuple[Hypothesis, ...]:
+    """Labels as hypotheses of different words, best first; scores of the same words add up.
+
+    A frame is ``shift`` seconds.  ValueError where no score is finite.
+    """
+    if not math.isfinite(hyps[0].score):
+        raise ValueError(f"the network's outputs are not finite (ln p is {hyps[0].score:g}): train it again.")
+    found: dict[tuple[str, ...], tuple[float, tuple[tuple[float, float], ...]]] = {}
+    for hyp in hyps:
+        timed = timed_words(tokenizer, hyp, shift)
+        words = tuple(word for word, _, _ in timed)
+        score, times = found.get(words, (-np.inf, tuple((start, end) for _, start, end in timed)))
+        found[words] = log_add(score, hyp.score), times
+    ranked = sorted(found.items(), key=lambda item: -item[1][0])
+    return tuple(Hypothesis(words, -score, 0.0, times) for words, (score, times) in ranked)
+
+
 class RunningMean:
     """CMVN of one source: with "speaker", the mean of all its frames so far."""
 
@@ -241,7 +265,7 @@ def graph_of(model: Path, units: Units, arpa: Path) -> DecodingGraph:
     """
     lexicon, pdf_map = units.lexicon, units.pdf_map
     for unk in (UNK, None):
-        folder = _graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))
+        folder = graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))
         if folder.exists():
             return cached_graph(folder, lexicon, pdf_map, arpa, unk=unk)
     known = read_arpa(arpa).ids
@@ -249,9 +273,10 @@ def graph_of(model: Path, units: Units, arpa: Path) -> DecodingGraph:
     unk = UNK if UNK in known and shared else None
     if not os.access(model.parent, os.W_OK):
         return build_graph(lexicon, pdf_map, arpa, unk=unk)
-    folder = _graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))
+    folder = graph_folder(model, graph_key(lexicon, pdf_map, arpa, unk=unk))
     return cached_graph(folder, lexicon, pdf_map, arpa, unk=unk)
 
 
-def _graph_folder(model: Path, key: str) -> Path:
+def graph_folder(model: Path, key: str) -> Path:
+    """Where a model's graph of that key is kept."""
     return model.with_name(f"{model.name}.graph-{key}")
