@@ -58,7 +58,8 @@ def transcribe(
 
     Sound of any rate and length is cut at pauses, at the latest after 30 s. Features are normalised as the
     model says, by utterance or, each file being one speaker, by all that was said in the file so far.
-    A transducer has no graph, a CTC network needs none; of standard input a transducer prints words while they are said, `;; second words …`.
+    A transducer has no graph, a CTC network needs none. Of standard input a transducer prints words while
+    they are said, `;; second words …`.
 
     Example: greenasr transcribe runs/an4/model.packed talk.flac --arpa lm.arpa.gz --json
     """

@@ -95,7 +95,7 @@ def load_ctc_recogniser(
     n: int = 0,
     engine: Engine = "runtime",
 ) -> CtcRecogniser:
-    """A packed CTC network alone, or with the graph in ``graph``, or one built of the n-gram ``arpa``'s words.
+    """A packed CTC network alone, or with the graph in ``graph``, or one of the n-gram ``arpa``'s words.
 
     ``beam`` counts labellings, at least ``n``, or is a graph's width in cost.
     """
@@ -107,7 +107,7 @@ def load_ctc_recogniser(
     if graph is None and arpa is None:
         if acoustic_scale != 1.0 or word_penalty:
             raise ValueError(
-                "--acoustic-scale and --word-penalty are a graph's: give --arpa or --graph too, or leave them."
+                "--acoustic-scale and --word-penalty are a graph's: give --arpa or --graph too, or neither."
             )
         if beam is not None and not (beam >= 1 and float(beam).is_integer()):
             raise ValueError(

@@ -138,7 +138,7 @@ def ctc(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Ctc, La
         saved = load_ctc(path)
         return CtcOnArrays(saved.model), saved.units
     cure = "give one that `greenasr table` made of a recipe of kind ctc"
-    units = _around(path, packed, "quartznet", Labels.from_json, f"no CTC network ({{}}): {cure}")
+    units = _around(path, packed, ("quartznet",), Labels.from_json, f"no CTC network ({{}}): {cure}")
     check_outputs(path, int(packed.config["vocab"]), units)
     return _network(packed, path), units
 

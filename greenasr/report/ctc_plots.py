@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from greenasr.report.acosr_tables import layer_label
 from greenasr.report.ctc_tables import configuration, named
 from greenasr.report.drawing import WIDE, clean, log_axis, place_labels, style, svg
-from greenasr.report.language_models import is_mixed
+from greenasr.report.language_models import bits_label, is_mixed
 from greenasr.report.row_plots import bits_plot, size_plot
 
 Row = Mapping[str, Any]
@@ -41,7 +41,7 @@ def plots(value: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("Fig. 4: WER against sparsity", sparsity_plot(networks)))
     if len(networks) > 1:
         found.append(("Fig. 5: WER against trained parameters", parameters_plot(networks)))
-    found.append(("WER against the size of the file", size_plot(rows, named, lambda r: style(r["method"]))))
+    found.append(("WER against the size of the file", size_plot(rows, _short, _look)))
     if mixed := [row for row in rows if is_mixed(row)]:
         found.append(("Bits of every layer", bits_plot(mixed, named, layer_label)))
     return found
@@ -75,7 +75,8 @@ def sparsity_plot(rows: Sequence[Row]) -> str:
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(WIDE, 3.6), layout="constrained")
         axes = figure.subplots()
-        for colour, (label, line) in zip(COLOURS * len(rows), lines(rows).items(), strict=False):
+        several = {label: line for label, line in lines(rows).items() if len(line) > 1}
+        for colour, (label, line) in zip(COLOURS * len(rows), several.items(), strict=False):
             t, wer = [row["threshold"] for row in line], [row["pooled"][0] for row in line]
             axes.plot(t, wer, "o-", color=colour, markersize=5, linewidth=1.4, label=f"{label}, RT")
             for row in line:
@@ -124,7 +125,13 @@ def parameters_plot(rows: Sequence[Row]) -> str:
 
 
 def _short(row: Row) -> str:
-    """A point's label: shape, and t where there is one."""
-    if row["threshold"] is None:
-        return str(row["shape"])
-    return f"{row['shape']} {'2:4' if row['structured'] else format(row['threshold'], 'g')}"
+    """A point's label: shape, t where there is one, bits where there are fewer."""
+    t = "" if row["threshold"] is None else " 2:4" if row["structured"] else f" t{row['threshold']:g}"
+    return f"{row['shape']}{t}" + ("" if row["bits"] == 32 else f", {bits_label(row['bits'])} bits")
+
+
+def _look(row: Row) -> tuple[str, str]:
+    """Colour and marker: of a network its family's, of a compressed one its method's."""
+    if row["bits"] < 32:
+        return style(row["method"])
+    return FAMILIES[row["threshold"] is not None, row["skips"] == "trained"][1:]

@@ -140,6 +140,27 @@ def test_utterances_too_short_for_their_letters_are_left_out_and_counted(
     assert left_out > 0 and left_out + len(task.ids["train"]) == len(place.training_ids("all"))
 
 
+def test_a_corpus_without_a_dev_split_holds_training_speakers_out(
+    corpus: Path, write_recipe: Recipe, tmp_path: Path, greenasr: Call
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "audio").symlink_to(corpus / "audio")
+    lines = (corpus / "manifest.tsv").read_text().splitlines()
+    (data / "manifest.tsv").write_text("\n".join(line for line in lines if "\tdev\t" not in line) + "\n")
+    held = ("speeds = [0.9, 1.0]", "speeds = [0.9, 1.0]\nheld_out = 0.25")
+    recipe = write_recipe(tmp_path, '[[row]]\nmethod = "float"\n', held, kind="ctc")
+    called = greenasr("table", recipe, "--data", data, "--out", tmp_path / "run", "--only", "features")
+    assert called.code == 0, called.err
+    place = Place(load_ctc_recipe(recipe), tmp_path / "run", data)
+    spoken = {
+        name: {s.split("-")[-1] for s in place.store(name).speakers} for name in ("train", "dev", "test")
+    }
+    assert len(spoken["dev"]) == 1 and len(spoken["train"]) == 3 and not spoken["dev"] & spoken["train"]
+    called = greenasr("table", recipe, "--data", corpus, "--out", tmp_path / "other", "--only", "corpus")
+    assert called.code == 2 and "has a split 'dev': leave [corpus] held_out out" in called.err
+
+
 @pytest.mark.parametrize(
     ("changes", "rows", "message"),
     [

@@ -19,9 +19,13 @@ from greenasr.data.files import read_json
 from greenasr.decode.alignment import read_alignments
 from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
+from greenasr.models.quartznet import QuartzNet
 from greenasr.models.rnnt import Rnnt, RnntConfig
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig
 from greenasr.pipeline import green
+from greenasr.pipeline.ctc import Place as CtcPlace
+from greenasr.pipeline.ctc_models import load_ctc
+from greenasr.pipeline.ctc_recipe import load_ctc_recipe
 from greenasr.pipeline.hybrid import Place, decoding_graph, make_task
 from greenasr.pipeline.hybrid_recipe import load_hybrid
 from greenasr.pipeline.transducer import Place as TransducerPlace
@@ -50,6 +54,14 @@ SMALL_RNNT: Mapping[str, Mapping[str, Any]] = {
     "train": {"epochs": 1, "lr": 1e-2},
     "compress": {"epochs": 1},
     "decode": {"beam": 2, "nbest": 2},
+}
+SMALL_QUARTZNET: Mapping[str, Mapping[str, Any]] = {
+    "features": {"bins": 20},
+    "model": {"repeat": 1, "width": 8},
+    "task": {"frames": 800, "freq_width": 2, "time_width": 3},
+    "train": {"epochs": 1, "lr": 1e-2},
+    "compress": {"epochs": 1},
+    "decode": {"order": 2},
 }
 STAGES = "all/align,all/ngram,all/ivectors,all/seed0/float/words"
 
@@ -316,6 +328,42 @@ def test_both_set_ups_of_acosr_run_on_librispeechs_folders_from_speech_to_the_pa
         assert (found["paper test-other"], found["paper test-other rel. %"]) == ("22.36", "+0.31")
     assert found["paper WgtC %"] == ("99.3" if name == "rnnt" else "99.5")
     assert (place.run / "report.html").exists()
+
+
+def test_quartznets_tables_run_on_librispeechs_folders_with_random_ternary_blocks(
+    openslr: Path, tmp_path: Path, greenasr: Call
+) -> None:
+    recipe = shrunk("librispeech", tmp_path, "quartznet", SMALL_QUARTZNET)
+    rows = ("float", "rt-15x5", "fp-5x5", "rt-15x5-acosr-8")
+    only = ",".join(f"all/seed0/{row}/words,all/seed0/{row}/with-graph" for row in rows)
+    called = greenasr("table", recipe, "--data", openslr, "--out", tmp_path / "run", "--only", only)
+    assert called.code == 0, called.err
+    place = CtcPlace(load_ctc_recipe(recipe), tmp_path / "run", openslr)
+    assert place.tests == ("dev-clean", "dev-other", "test-clean", "test-other")
+    home = place.run / "all" / "seed0"
+    ternary = load_ctc(home / "rt-15x5" / "model.packed").model
+    kinds = [type(block.subs[0].pointwise).__name__ for block in ternary.blocks]
+    assert kinds == ["Linear"] * 9 + [kinds[-1]] * 6 and kinds[-1] != "Linear"
+    for row in rows:
+        for test in place.tests:
+            errors = read_errors(home / row / "words" / f"{test}.errors.jsonl")
+            assert [e.utt_id for e in errors] == list(place.store(test).ids)
+    lines = [line for line in (place.run / "table.md").read_text().splitlines() if line.startswith("|")]
+    found = dict(zip(*([part.strip() for part in lines[k].split("|")] for k in (0, 3)), strict=True))
+    assert (found["paper test-clean"], found["paper test-other"], found["paper M"]) == ("4.93", "14.21", "9")
+    assert "dev-clean + graph" in found and (place.run / "report.html").exists()
+
+
+def test_quartznets_of_the_recipe_have_the_papers_sizes() -> None:
+    """19, 13 and 7 million; the paper's 9 of the ternary one are without its six blocks' trained skips."""
+    recipe, sizes = load_ctc_recipe(RECIPES / "librispeech" / "quartznet.toml"), {}
+    for row in recipe.rows:
+        if row.method == "float":
+            with torch.device("meta"):
+                network = QuartzNet(recipe.settings_of(row, 29))
+            sizes[row.name] = sum(p.numel() for p in network.parameters())
+    assert [round(sizes[name] / 1e6) for name in ("float", "fp-10x5", "fp-5x5")] == [19, 13, 7]
+    assert sizes["rt-15x5"] - 6 * 512 * 512 == pytest.approx(9.5e6, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "size"), [("rnnt", 56.9e6), ("rnnt_addition", 78.9e6)])
