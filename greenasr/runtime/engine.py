@@ -16,17 +16,21 @@ from typing import Any
 from greenasr.runtime import format as packed_format
 from greenasr.runtime.format import Packed
 from greenasr.runtime.lstm_lm import LstmLm
+from greenasr.runtime.matchboxnet import MatchboxNet
+from greenasr.runtime.quartznet import QuartzNet
 from greenasr.runtime.rnnt import Rnnt
 from greenasr.runtime.tdnnf import Tdnnf
 from greenasr.runtime.transformer_lm import TransformerLm
 from greenasr.runtime.weights import Activations, Weights
 
-Network = TransformerLm | LstmLm | Tdnnf | Rnnt
+Network = TransformerLm | LstmLm | Tdnnf | Rnnt | QuartzNet | MatchboxNet
 FAMILIES: dict[str, Callable[[Mapping[str, Any], Weights], Network]] = {
     "transformer": TransformerLm,
     "lstm": LstmLm,
     "tdnnf": Tdnnf,
     "rnnt": Rnnt,
+    "quartznet": QuartzNet,
+    "matchboxnet": MatchboxNet,
 }
 
 

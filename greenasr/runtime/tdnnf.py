@@ -10,13 +10,14 @@ Shapes: T frames, F features, D width, b bottleneck, C pdfs, T' = ceil(T / 3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from greenasr.runtime.linear import Index
 from greenasr.runtime.pointwise import Floats, sigmoid
-from greenasr.runtime.weights import Linear, Weights
+from greenasr.runtime.weights import Weights
 
 EPS = 1e-3  # of the batch norms
 Lhuc = Mapping[str, Floats]  # layer, as `models.tdnnf.Tdnnf.hidden_units` names it, -> r (D,)
@@ -29,7 +30,7 @@ class Tdnnf:
         self.feat_dim, self.ivector_dim = int(config["feat_dim"]), int(config.get("ivector_dim", 0))
         self.n_pdfs = int(config["n_pdfs"])
         self.splice, self.third = int(config["splice"]), int(config["subsampling"])
-        self.bypass = np.float32(config["bypass"])
+        self.bypass = float(config["bypass"])
         self.strides = [int(stride) for stride in config["strides"]]
         self.at = len(self.strides)  # layers before the rate drops; the last of them computes the drop
         while self.at and self.strides[self.at - 1] % self.third == 0:
@@ -39,7 +40,6 @@ class Tdnnf:
         self.layers = [_Factored(weights, f"layers.{i}", self.bypass) for i in range(len(self.strides))]
         self.prefinal = weights.linear("prefinal")
         self.affine, self.norm = weights.linear("chain.affine"), _norm(weights, "chain.norm")
-        # The last norm is an affine map before an affine map, but both are stored apart: keep them apart.
         self.linear, self.linear_norm = weights.linear("chain.linear"), _norm(weights, "chain.linear_norm")
         self.output = weights.linear("output")
 
@@ -50,21 +50,22 @@ class Tdnnf:
         """
         x = self._checked(feats, ivectors)
         speaker = Speaker(lhuc)
+        around = range(-self.splice, self.splice + 1)
         if self.front is not None:
-            x = self.front(spliced(x, self.splice), None)
+            x = self.front(x, taps(len(x), around), None)
         first = self.third if self.at == 0 else 1
-        x = spliced(x, self.splice)[::first]
+        index = taps(len(x), around, first)
         if ivectors is not None:
-            extra = np.broadcast_to(ivectors, (len(feats), self.ivector_dim))
-            x = np.concatenate((x, extra[::first]), 1)
-        x = self.input(x, speaker.amplitude("input.norm"))
+            extra = np.broadcast_to(ivectors, (len(feats), self.ivector_dim))[::first]
+            x, index = np.concatenate((gathered(x, index), extra), 1), taps(len(index), (0,))
+        x = self.input(x, index, speaker.amplitude("input.norm"))
         for i, (layer, stride) in enumerate(zip(self.layers, self.strides, strict=True)):
             stride = stride if i < self.at else stride // self.third
             every = self.third if i == self.at - 1 else 1
             x = layer(x, stride, every, speaker.amplitude(f"layers.{i}.norm"))
         speaker.check()
-        x = self.affine(self.prefinal(x), relu=True) * self.norm[0] + self.norm[1]
-        return self.output(self.linear(x) * self.linear_norm[0] + self.linear_norm[1])
+        x = self.affine(self.prefinal(x), "first", *self.norm)
+        return self.output(self.linear(x, "none", *self.linear_norm))
 
     def _checked(self, feats: Floats, ivectors: Floats | None) -> Floats:
         if feats.ndim != 2 or feats.shape[1] != self.feat_dim or not len(feats):
@@ -98,46 +99,46 @@ class _Relu:
     def __init__(self, weights: Weights, name: str):
         self.affine, self.norm = weights.linear(f"{name}.affine"), _norm(weights, f"{name}.norm")
 
-    def __call__(self, x: Floats, amplitude: Floats | None) -> Floats:
-        return _normed(self.affine(x, relu=True), self.norm, amplitude)
+    def __call__(self, x: Floats, index: Index, amplitude: Floats | None) -> Floats:
+        return self.affine(x, "first", *_scaled(self.norm, amplitude), index=index)
 
 
 class _Factored:
     """One factored layer; ``linear`` holds its taps one above the other, ``affine`` side by side."""
 
-    def __init__(self, weights: Weights, name: str, bypass: np.float32):
-        self.linear: Linear = weights.linear(f"{name}.linear")
+    def __init__(self, weights: Weights, name: str, bypass: float):
+        self.linear = weights.linear(f"{name}.linear")
         self.affine, self.norm = weights.linear(f"{name}.affine"), _norm(weights, f"{name}.norm")
         self.bypass = bypass
 
     def __call__(self, x: Floats, stride: int, every: int, amplitude: Floats | None) -> Floats:
         y = self.linear(x)
         if stride:
-            past, now = np.split(y, 2, 1)
-            y = shifted(past, -stride) + now
-            y = np.concatenate((y, shifted(y, stride)), 1)
-        out = _normed(self.affine(y[::every], relu=True), self.norm, amplitude)
-        out += self.bypass * x[::every]
-        return out
+            b = y.shape[1] // 2
+            both = y[:, b:].copy()
+            both[stride:] += y[: max(0, len(y) - stride), :b]
+            y = both
+        index = taps(len(y), (0, stride) if stride else (0,), every)
+        rest = np.ascontiguousarray(x[::every])
+        return self.affine(y, "first", *_scaled(self.norm, amplitude), rest, self.bypass, index)
 
 
-def shifted(x: Floats, by: int) -> Floats:
-    """Row t -> row t + ``by``, or 0 outside, (T, D) -> (T, D).
+def taps(frames: int, shifts: Sequence[int], every: int = 1) -> Index:
+    """Of frames 0, every, 2 every, … the frames shifted so far, -1 outside: (ceil(frames / every), taps).
 
-    >>> shifted(np.array([[1.0], [2.0], [3.0]], np.float32), 1).tolist()
-    [[2.0], [3.0], [0.0]]
+    >>> taps(3, (-1, 0)).tolist()
+    [[-1, 0], [0, 1], [1, 2]]
     """
-    out = np.zeros_like(x)
-    if 0 <= by < len(x):
-        out[: len(x) - by] = x[by:]
-    elif -len(x) < by < 0:
-        out[-by:] = x[:by]
-    return out
+    index = np.arange(0, frames, every, dtype=np.int32)[:, None] + np.array(shifts, np.int32)
+    index[(index < 0) | (index >= frames)] = -1
+    return index
 
 
-def spliced(x: Floats, context: int) -> Floats:
-    """Every frame with ``context`` neighbours on either side, earliest first, (T, D) -> (T, (2c + 1) D)."""
-    return np.concatenate([shifted(x, by) for by in range(-context, context + 1)], 1) if context else x
+def gathered(x: Floats, index: Index) -> Floats:
+    """The frames of an index side by side, (T, D) -> (T', taps D)."""
+    zero = np.zeros((1, x.shape[1]), np.float32)
+    found: Floats = np.concatenate((x, zero))[index].reshape(len(index), -1)
+    return found
 
 
 def _norm(weights: Weights, name: str) -> tuple[Floats, Floats]:
@@ -146,8 +147,5 @@ def _norm(weights: Weights, name: str) -> tuple[Floats, Floats]:
     return gain, -weights.array(f"{name}.running_mean") * gain
 
 
-def _normed(x: Floats, norm: tuple[Floats, Floats], amplitude: Floats | None) -> Floats:
-    gain, offset = norm if amplitude is None else (norm[0] * amplitude, norm[1] * amplitude)
-    x *= gain
-    x += offset
-    return x
+def _scaled(norm: tuple[Floats, Floats], amplitude: Floats | None) -> tuple[Floats, Floats]:
+    return norm if amplitude is None else (norm[0] * amplitude, norm[1] * amplitude)

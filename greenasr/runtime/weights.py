@@ -9,52 +9,18 @@ A weight that shares its name with several spans (bands of a vocabulary) is one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from greenasr.runtime.format import Packed, PackedSpan, from_bfloat16
+from greenasr.runtime.kernels import native
+from greenasr.runtime.linear import Dense, Linear, Narrow
 from greenasr.runtime.pointwise import Floats
 
 Activations = Literal["int8", "float32"]
 ACTIVATIONS: tuple[Activations, ...] = ("int8", "float32")
-
-
-class Linear:
-    """x -> W x + b, (…, I) -> (…, O); ``relu`` cuts what is below zero."""
-
-    def __init__(self, weight: Floats, bias: Floats | None, rounded: bool):
-        self.weight, self.bias, self.rounded = weight, bias, rounded
-
-    @property
-    def inputs(self) -> int:
-        """I."""
-        return int(self.weight.shape[1])
-
-    @property
-    def outputs(self) -> int:
-        """O."""
-        return int(self.weight.shape[0])
-
-    def __call__(self, x: Floats, relu: bool = False) -> Floats:
-        """Every row of x by the map."""
-        y = (rounded(x) if self.rounded else x) @ self.weight.T
-        if self.bias is not None:
-            y += self.bias
-        return np.maximum(y, 0, out=y) if relu else y
-
-
-def rounded(x: Floats) -> Floats:
-    """The nearest of 255 even levels, whose largest is the row's largest |x|; (…, I) -> (…, I).
-
-    >>> rounded(np.array([[127.0, -63.6, 0.4]], np.float32)).tolist()
-    [[127.0, -64.0, 0.0]]
-    """
-    step = np.abs(x).max(-1, keepdims=True, initial=0) / np.float32(127)
-    step = np.where(step > 0, step, np.float32(1))
-    found: Floats = np.rint(x / step) * step
-    return found
 
 
 class Rows:
@@ -109,13 +75,15 @@ class Weights:
 
     def linear(self, *names: str) -> Linear:
         """The map of ``name.weight`` and ``name.bias``, if there is one; several one above the other."""
-        weights = [self.array(f"{name}.weight") for name in names]
         biases = [self.array(f"{name}.bias") for name in names if self.has(f"{name}.bias")]
-        small = self.packed.shapes.keys() | self.packed.seeds.keys()
-        quantized = all(self.packed.ties.get(f"{n}.weight", f"{n}.weight") in small for n in names)
-        flat = [weight.reshape(len(weight), -1) for weight in weights]
         bias = np.concatenate(biases) if biases else None
-        return Linear(np.concatenate(flat), bias, quantized and self.activations == "int8")
+        parts = [part for name in names for part in self._narrow_parts(f"{name}.weight")]
+        quantized = all(self._is_quantized(f"{name}.weight") for name in names)
+        if quantized and native.available() and all(bits <= 8 and step.ndim < 3 for _, bits, step in parts):
+            return Narrow(native.matrix(*parts), bias, self.activations == "float32")
+        weights = [self.array(f"{name}.weight") for name in names]
+        flat = np.concatenate([weight.reshape(len(weight), -1) for weight in weights])
+        return Dense(flat, bias, quantized and self.activations == "int8")
 
     def rows(self, name: str) -> Rows:
         """An embedding's rows."""
@@ -123,6 +91,20 @@ class Weights:
         if first not in self.packed.shapes or any(s.negative is not None for s in self._spans(first)):
             return Rows(self.array(name))
         return Rows([(span.start, span.codes(), span.step) for span in self._spans(first)])
+
+    def _is_quantized(self, name: str) -> bool:
+        first = self.packed.ties.get(name, name)
+        return first in self.packed.shapes or first in self.packed.seeds
+
+    def _narrow_parts(self, name: str) -> list[tuple[NDArray[Any], int, Floats]]:
+        """(codes (O, I), bits, steps) of the runs of rows of a quantized weight; none where it is not."""
+        first = self.packed.ties.get(name, name)
+        if first in self.packed.seeds:
+            return [(self.packed.seeds[first].rows_of(), 2, np.ones((), np.float32))]
+        spans = self._spans(first)
+        if any(span.negative is not None for span in spans):
+            return [(np.zeros((0, 0), np.int8), 16, np.ones((), np.float32))]
+        return [(span.codes(), span.bits, span.step) for span in spans]
 
     def _spans(self, name: str) -> list[PackedSpan]:
         found = [span for span in self.packed.spans.values() if span.name == name]

@@ -12,9 +12,8 @@ from torch import nn
 from greenasr.compress.attach import make_grids, settle_
 from greenasr.compress.clusters import make_clusters
 from greenasr.roles import BitMap
-from greenasr.runtime import format as packed_format
 from greenasr.runtime.format import Packed
-from greenasr.runtime.pack import pack
+from greenasr.runtime.pack import pack, unpack
 from greenasr.tasks.networks import NETWORKS, build
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -24,6 +23,8 @@ SIZES: dict[str, dict[str, Any]] = {
               "strides": [1, 1, 0, 3], "xent": False},
     "rnnt": {"feat_dim": 8, "vocab": 12, "encoder_layers": 2, "encoder_dim": 16, "predictor_layers": 2,
              "predictor_dim": 12, "embedding_dim": 8, "joint_dim": 16},
+    "quartznet": {"feat_dim": 8, "vocab": 10, "blocks": 2, "repeat": 2, "width": 8, "kernels": [5, 9]},
+    "matchboxnet": {"feat_dim": 8, "classes": 6, "blocks": 2, "repeat": 2, "width": 8, "edge": 12},
 }  # fmt: skip
 Made = Callable[..., tuple[Packed, nn.Module]]
 
@@ -60,9 +61,9 @@ def made(tmp_path: Any) -> Made:
             quantized = settle_(model, make_grids(model, plan))
         path = tmp_path / f"{kind}.packed"
         pack(path, kind, model.to_config(), model.state_dict(), quantized, plan, {}, {})  # type: ignore[operator]
-        packed = packed_format.read(path)
+        packed, state = unpack(path)
         own = NETWORKS[kind][0](NETWORKS[kind][1](**packed.config)).eval()
-        own.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in packed.weights().items()})
+        own.load_state_dict(state)
         return packed, own
 
     return make

@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose
 
 from greenasr.models.lhuc import attach_lhuc_
 from greenasr.runtime import engine
+from greenasr.runtime.separable import depthwise
 from greenasr.runtime.transformer_lm import Past
 
 BITS = [None, (1, 2, 4, 8), (3, 6, 16, 2)]
@@ -109,6 +110,35 @@ def test_a_tdnnf_equals_torch(made: Made, bits: Any, config: dict[str, Any]) -> 
         close(network.logits(feats, vector), model(torch.from_numpy(feats)[None], None, given)[0][0])
 
 
+SKIPS: list[dict[str, Any]] = [{"skips": skips} for skips in ("trained", "identity", "none")]
+SKIPS += [{"skips": "ternary", "ternary": {"seed": 3, "threshold": 0.4, "blocks": [1]}}]
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("config", SKIPS, ids=str)
+@pytest.mark.parametrize("kind", ["quartznet", "matchboxnet"])
+def test_a_separable_network_equals_torch(made: Made, kind: str, bits: Any, config: dict[str, Any]) -> None:
+    packed, model = made(kind, bits, **config)
+    network: Any = engine.build(packed, "float32")
+    draw = np.random.default_rng(0)
+    for frames in (1, 2, 33, 70):
+        feats = draw.standard_normal((frames, 8)).astype(np.float32)
+        expected = model(torch.from_numpy(feats)[None])
+        close(network.logits(feats), expected[0][0] if kind == "quartznet" else expected[0])
+
+
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 2), (1, 3)])
+def test_a_depthwise_convolution_is_torchs(stride: int, dilation: int) -> None:
+    draw = np.random.default_rng(0)
+    for frames in (1, 2, 5, 64, 100):
+        x, w = draw.standard_normal((frames, 3)), draw.standard_normal((3, 7))
+        found = depthwise(x.astype(np.float32), w.astype(np.float32), stride, dilation)
+        expected = torch.nn.functional.conv1d(
+            torch.from_numpy(x.T[None]), torch.from_numpy(w[:, None]), None, stride, 3 * dilation, dilation, 3
+        )
+        close(found.T, expected[0])
+
+
 def test_a_speakers_lhuc_vectors_equal_torch(made: Made) -> None:
     packed, model = made("tdnnf")
     feats = np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32)
@@ -159,14 +189,14 @@ def test_an_encoder_hears_a_stream_as_it_hears_the_whole(made: Made) -> None:
     assert_allclose(np.concatenate(parts, 1), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["transformer", "lstm", "tdnnf", "rnnt"])
+@pytest.mark.parametrize("kind", engine.FAMILIES)
 def test_activations_of_8_bits_change_little(made: Made, kind: str) -> None:
     packed, _ = made(kind)
     draw = np.random.default_rng(0)
     feats = draw.standard_normal((1, 30, 8)).astype(np.float32)
 
     def outputs(network: Any) -> Any:
-        if kind == "tdnnf":
+        if kind in ("tdnnf", "quartznet", "matchboxnet"):
             return network.logits(feats[0])
         if kind == "rnnt":
             return network.encode(feats)[0]
