@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from greenasr.models.rnnt import Rnnt
 from greenasr.models.tdnnf import Tdnnf
@@ -102,3 +102,44 @@ def _tensor(values: NDArray[Any], device: torch.device) -> Tensor:
 
 def _array(values: Tensor) -> NDArray[Any]:
     return values.cpu().numpy()
+
+
+class LogitsOnArrays:
+    """A network of features alone, one utterance at a time: QuartzNet, MatchboxNet."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model.eval()
+
+    @torch.inference_mode()
+    def logits(self, feats: Floats) -> NDArray[np.float32]:
+        """Features (T, F) -> logits (T', C), or (C,) of a whole clip."""
+        device = next(self.model.parameters()).device
+        found = self.model(_tensor(feats, device)[None])
+        return _array((found[0] if isinstance(found, tuple) else found)[0].float())
+
+
+class LanguageModelOnArrays:
+    """A language model as the runtime's are asked."""
+
+    def __init__(self, model: Any):
+        self.model = model.eval()
+
+    @torch.inference_mode()
+    def hidden(self, ids: Ints, state: Any = None) -> tuple[Floats, Any]:
+        """(N, T) -> hidden (N, T, D) and the state for the tokens that follow."""
+        hidden, state = self.model(_tensor(ids, self.model.output.weight.device), state)
+        return _array(hidden.float()), state
+
+    @torch.inference_mode()
+    def logits(self, hidden: Floats) -> Floats:
+        """(…, D) -> (…, V)."""
+        return _array(self.model.output(_tensor(hidden, self.model.output.weight.device)).float())
+
+
+def on_arrays(model: nn.Module) -> Any:
+    """Any network of torch behind the runtime's interface."""
+    if isinstance(model, Tdnnf):
+        return TdnnfOnArrays(model)
+    if isinstance(model, Rnnt):
+        return RnntOnArrays(model)
+    return LanguageModelOnArrays(model) if hasattr(model, "embedding") else LogitsOnArrays(model)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor, nn
 
 from greenasr.data.text import Tokenizer, tokenizer_from_json
+from greenasr.pipeline.self_tests import measured
 from greenasr.roles import BitMap, Quantized
 from greenasr.runtime.pack import pack, unpack
 from greenasr.tasks.networks import LANGUAGE_MODELS, NETWORKS, Kinds, build
@@ -57,7 +58,7 @@ def save(
     quantized: Mapping[str, Quantized] | None = None,
     bit_map: BitMap | None = None,
 ) -> int:
-    """Pack a model with what stands around it; returns the file's size in bytes."""
+    """Pack a model with what stands around it and its self test; returns the file's size in bytes."""
     name = next(name for name, (network, _) in NETWORKS.items() if isinstance(model, network))
     config = model.to_config()  # type: ignore[operator]
     return pack(
@@ -69,6 +70,7 @@ def save(
         bit_map,
         units.to_json(),
         dict(recipe),
+        measure=measured,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from greenasr.runtime import format as packed_format
+from greenasr.runtime import numerics
 from greenasr.runtime.format import Packed
 from greenasr.runtime.lstm_lm import LstmLm
 from greenasr.runtime.matchboxnet import MatchboxNet
@@ -59,15 +60,22 @@ def load(path: str | Path, activations: Activations = "int8") -> Loaded:
 
 
 def build(packed: Packed, activations: Activations = "int8", where: str | Path = "packed model") -> Network:
-    """The network of a packed model; ``where`` names it in errors."""
+    """The network of a packed model, whose self test it has passed; ``where`` names it in errors."""
     if packed.model not in FAMILIES:
         raise ValueError(
             f"{where}: the network is a '{packed.model}', the runtime has {', '.join(FAMILIES)}: run it with "
             "--engine torch."
         )
     try:
-        return FAMILIES[packed.model](packed.config, Weights(packed, activations))
+        network = FAMILIES[packed.model](packed.config, Weights(packed, activations))
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"{where}: its settings do not describe a '{packed.model}' ({error!r}): pack the model again."
         ) from error
+    if packed.self_test:
+        try:
+            test = numerics.SelfTest.from_json(packed.self_test)
+            numerics.verify(packed.model, packed.config, network, test, activations)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    return network

@@ -100,7 +100,7 @@ class Packed:
 
     ``shapes`` gives the full shape of every quantized parameter; its spans are the rows of its view
     as (O, -1).  ``ties`` maps a second name of a parameter to its first.  ``seeds`` names the matrices that
-    are generated (`ops.signs`) by the weights that they are.
+    are generated (`ops.signs`) by the weights that they are.  ``self_test`` is that of `runtime.numerics`.
     """
 
     model: str
@@ -113,6 +113,7 @@ class Packed:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ties: dict[str, str] = field(default_factory=dict)
     seeds: dict[str, Signs] = field(default_factory=dict)
+    self_test: dict[str, Any] = field(default_factory=dict)
 
     @property
     def version(self) -> int:
@@ -245,6 +246,8 @@ def _meta(packed: Packed) -> bytes:
         "recipe": packed.recipe,
         "tokenizer": packed.tokenizer,
     }
+    if packed.self_test:
+        table["self_test"] = packed.self_test
     if packed.seeds:
         table["seeds"] = {name: signs.to_numbers() for name, signs in packed.seeds.items()}
     try:
@@ -299,7 +302,8 @@ def _assemble(blobs: Mapping[str, Array]) -> Packed:
     shapes = {name: tuple(shape) for name, shape in table["shapes"].items()}
     plain = {key: table[key] for key in ("model", "config", "bit_map", "tokenizer", "recipe", "ties")}
     seeds = {name: Signs.from_numbers(numbers) for name, numbers in table.get("seeds", {}).items()}
-    return Packed(spans=spans, rest=rest, shapes=shapes, seeds=seeds, **plain)
+    test = table.get("self_test", {})
+    return Packed(spans=spans, rest=rest, shapes=shapes, seeds=seeds, self_test=test, **plain)
 
 
 def _join(arrays: Iterable[Array], kind: str) -> Array:
@@ -347,6 +351,6 @@ def _check(packed: Packed) -> None:
     for alias, name in packed.ties.items():
         if alias in known or name not in known:
             raise ValueError(f"{alias} is tied to {name}, which must be the only one stored")
-    for part in ("config", "bit_map", "tokenizer", "recipe"):
+    for part in ("config", "bit_map", "tokenizer", "recipe", "self_test"):
         if not isinstance(getattr(packed, part), dict):
             raise ValueError(f"{part} is {type(getattr(packed, part)).__name__}, expected a dict")

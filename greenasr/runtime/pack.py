@@ -10,7 +10,7 @@ table of seeds, under the name ``….weight``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,12 +39,15 @@ def pack(
     tokenizer: dict[str, Any],
     recipe: dict[str, Any],
     rest_dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    measure: Callable[[Packed], dict[str, Any]] | None = None,
 ) -> int:
     """Write a model to ``path``; the number of bytes on disk.
 
     ``quantized`` maps the span key ``name[start:stop]`` to codes and step, as `Compressor.finish_`
     returns it; what it does not name is stored in ``rest_dtype`` (integers as they are).  Without a
     ``bit_map`` everything is stored in float32: the full-precision model in the same format.
+
+    ``measure`` gives the model's self test.
 
     Raises ValueError if the bit map's spans are not exactly those of ``quantized``, or if a weight of
     ``state_dict`` is not exactly its codes times its step.
@@ -68,9 +71,10 @@ def pack(
     }
     plan = bit_map.to_json() if bit_map is not None else {}
     about = dict(tokenizer), dict(recipe)
-    return packed_format.write(
-        path, Packed(model_name, dict(config), plan, spans, rest, *about, shapes, ties, seeds)
-    )
+    packed = Packed(model_name, dict(config), plan, spans, rest, *about, shapes, ties, seeds)
+    if measure is not None:
+        packed = replace(packed, self_test=measure(packed))
+    return packed_format.write(path, packed)
 
 
 def unpack(path: str | Path) -> tuple[Packed, dict[str, Tensor]]:
@@ -80,6 +84,11 @@ def unpack(path: str | Path) -> tuple[Packed, dict[str, Tensor]]:
     matrices are named, as in the network's own ``state_dict``: the network generates them.
     """
     packed = packed_format.read(path)
+    return packed, state_of(packed)
+
+
+def state_of(packed: Packed) -> dict[str, Tensor]:
+    """The ``state_dict`` of a packed model, see `unpack`."""
     tensors = {
         name: torch.from_numpy(np.array(array))
         for name, array in replace(packed, seeds={}).weights().items()
@@ -87,7 +96,7 @@ def unpack(path: str | Path) -> tuple[Packed, dict[str, Tensor]]:
     }
     for name, signs in packed.seeds.items():
         tensors[name.removesuffix(".weight") + SIGNS] = torch.tensor(signs.to_numbers())
-    return packed, tensors | {alias: tensors[name] for alias, name in packed.ties.items()}
+    return tensors | {alias: tensors[name] for alias, name in packed.ties.items()}
 
 
 def _first_names(state_dict: Mapping[str, Tensor], prefer: set[str]) -> dict[str, str]:
