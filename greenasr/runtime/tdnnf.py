@@ -39,8 +39,8 @@ class Tdnnf:
         self.input = _Relu(weights, "input")
         self.layers = [_Factored(weights, f"layers.{i}", self.bypass) for i in range(len(self.strides))]
         self.prefinal = weights.linear("prefinal")
-        self.affine, self.norm = weights.linear("chain.affine"), _norm(weights, "chain.norm")
-        self.linear, self.linear_norm = weights.linear("chain.linear"), _norm(weights, "chain.linear_norm")
+        self.affine, self.norm = weights.linear("chain.affine"), batch_norm(weights, "chain.norm")
+        self.linear, self.linear_norm = weights.linear("chain.linear"), batch_norm(weights, "chain.linear_norm")
         self.output = weights.linear("output")
 
     def logits(self, feats: Floats, ivectors: Floats | None = None, lhuc: Lhuc | None = None) -> Floats:
@@ -97,7 +97,7 @@ class _Relu:
     """norm(relu(W x + c))."""
 
     def __init__(self, weights: Weights, name: str):
-        self.affine, self.norm = weights.linear(f"{name}.affine"), _norm(weights, f"{name}.norm")
+        self.affine, self.norm = weights.linear(f"{name}.affine"), batch_norm(weights, f"{name}.norm")
 
     def __call__(self, x: Floats, index: Index, amplitude: Floats | None) -> Floats:
         return self.affine(x, "first", *_scaled(self.norm, amplitude), index=index)
@@ -108,7 +108,7 @@ class _Factored:
 
     def __init__(self, weights: Weights, name: str, bypass: float):
         self.linear = weights.linear(f"{name}.linear")
-        self.affine, self.norm = weights.linear(f"{name}.affine"), _norm(weights, f"{name}.norm")
+        self.affine, self.norm = weights.linear(f"{name}.affine"), batch_norm(weights, f"{name}.norm")
         self.bypass = bypass
 
     def __call__(self, x: Floats, stride: int, every: int, amplitude: Floats | None) -> Floats:
@@ -141,7 +141,7 @@ def gathered(x: Floats, index: Index) -> Floats:
     return found
 
 
-def _norm(weights: Weights, name: str) -> tuple[Floats, Floats]:
+def batch_norm(weights: Weights, name: str) -> tuple[Floats, Floats]:
     """Gain and offset of a batch norm, (D,) each."""
     gain = (1 / np.sqrt(weights.array(f"{name}.running_var") + np.float32(EPS))).astype(np.float32)
     return gain, -weights.array(f"{name}.running_mean") * gain

@@ -75,15 +75,39 @@ class Weights:
 
     def linear(self, *names: str) -> Linear:
         """The map of ``name.weight`` and ``name.bias``, if there is one; several one above the other."""
-        biases = [self.array(f"{name}.bias") for name in names if self.has(f"{name}.bias")]
-        bias = np.concatenate(biases) if biases else None
-        parts = [part for name in names for part in self._narrow_parts(f"{name}.weight")]
+        parts, bias = self.parts(*names), self.bias(*names)
+        if parts is not None and native.available():
+            if all(bits <= 8 and step.ndim < 3 for _, bits, step in parts):
+                return Narrow(native.matrix(*parts), bias, self.activations == "float32")
         quantized = all(self._is_quantized(f"{name}.weight") for name in names)
-        if quantized and native.available() and all(bits <= 8 and step.ndim < 3 for _, bits, step in parts):
-            return Narrow(native.matrix(*parts), bias, self.activations == "float32")
+        return Dense(self.matrix(*names), bias, quantized and self.activations == "int8")
+
+    def matrix(self, *names: str) -> Floats:
+        """The weights of maps in float32, one above the other, (O, I); a convolution's as (O, I K)."""
         weights = [self.array(f"{name}.weight") for name in names]
-        flat = np.concatenate([weight.reshape(len(weight), -1) for weight in weights])
-        return Dense(flat, bias, quantized and self.activations == "int8")
+        return np.concatenate([weight.reshape(len(weight), -1) for weight in weights])
+
+    def bias(self, *names: str) -> Floats | None:
+        """The biases of maps, one behind the other, (O,); None where they have none."""
+        found = [self.array(f"{name}.bias") for name in names if self.has(f"{name}.bias")]
+        return np.concatenate(found) if found else None
+
+    def parts(self, *names: str) -> list[tuple[NDArray[Any], int, Floats]] | None:
+        """(codes (O, I), bits, steps) of the runs of rows of quantized maps, top to bottom.
+
+        None where one of them is not quantized, or has other steps below zero than above.
+        """
+        found: list[tuple[NDArray[Any], int, Floats]] = []
+        for name in names:
+            first = self.packed.ties.get(f"{name}.weight", f"{name}.weight")
+            if first in self.packed.seeds:
+                found.append((self.packed.seeds[first].rows_of(), 2, np.ones((), np.float32)))
+                continue
+            spans = self._spans(first)
+            if not spans or any(span.negative is not None for span in spans):
+                return None
+            found += [(span.codes(), span.bits, span.step) for span in spans]
+        return found
 
     def rows(self, name: str) -> Rows:
         """An embedding's rows."""
@@ -95,16 +119,6 @@ class Weights:
     def _is_quantized(self, name: str) -> bool:
         first = self.packed.ties.get(name, name)
         return first in self.packed.shapes or first in self.packed.seeds
-
-    def _narrow_parts(self, name: str) -> list[tuple[NDArray[Any], int, Floats]]:
-        """(codes (O, I), bits, steps) of the runs of rows of a quantized weight; none where it is not."""
-        first = self.packed.ties.get(name, name)
-        if first in self.packed.seeds:
-            return [(self.packed.seeds[first].rows_of(), 2, np.ones((), np.float32))]
-        spans = self._spans(first)
-        if any(span.negative is not None for span in spans):
-            return [(np.zeros((0, 0), np.int8), 16, np.ones((), np.float32))]
-        return [(span.codes(), span.bits, span.step) for span in spans]
 
     def _spans(self, name: str) -> list[PackedSpan]:
         found = [span for span in self.packed.spans.values() if span.name == name]
