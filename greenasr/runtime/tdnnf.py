@@ -40,7 +40,10 @@ class Tdnnf:
         self.layers = [_Factored(weights, f"layers.{i}", self.bypass) for i in range(len(self.strides))]
         self.prefinal = weights.linear("prefinal")
         self.affine, self.norm = weights.linear("chain.affine"), batch_norm(weights, "chain.norm")
-        self.linear, self.linear_norm = weights.linear("chain.linear"), batch_norm(weights, "chain.linear_norm")
+        self.linear, self.linear_norm = (
+            weights.linear("chain.linear"),
+            batch_norm(weights, "chain.linear_norm"),
+        )
         self.output = weights.linear("output")
 
     def logits(self, feats: Floats, ivectors: Floats | None = None, lhuc: Lhuc | None = None) -> Floats:
