@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from greenasr.ops.signs import Signs
 from greenasr.runtime.format import PackedSpan
 
 if TYPE_CHECKING:
@@ -90,6 +91,14 @@ def from_spans(*spans: PackedSpan) -> Matrix:
     return matrix(*((span.codes(), span.bits, span.step) for span in spans))
 
 
+def generated(signs: Signs, step: float = 1.0) -> Matrix:
+    """A ternary matrix that is generated from its seed at every product and never stored, times ``step``."""
+    require()
+    made = _native.Matrix(signs.cols)
+    made.add_generated(signs.seed, signs.layer, signs.rows, signs.zeros, signs.structured, step)
+    return made
+
+
 def linear(
     x: Floats,
     weight: Matrix,
@@ -126,6 +135,58 @@ def gather(weight: Matrix, rows: NDArray[np.int32], out: Floats | None = None) -
     if out is None:
         out = np.empty((len(rows), weight.cols), np.float32)
     weight.gather(rows, out)
+    return out
+
+
+def vocabulary(
+    x: Floats, weight: Matrix, chosen: NDArray[np.int32], bias: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """Log-probabilities of chosen words under softmax(x Wᵀ + bias), and each row's log-sum-exp.
+
+    (M, I), (V, I), ``chosen`` (M, n) columns -> (M, n) and (M,).  The M x V logits are never written.
+    """
+    scores, normalizer = np.empty(chosen.shape, np.float32), np.empty(len(x), np.float32)
+    _native.vocabulary(weight, x, chosen, bias, scores, normalizer)
+    return scores, normalizer
+
+
+def lstm(
+    x: Floats,
+    weight: Matrix,
+    recurrent: Matrix,
+    bias: Floats | None,
+    h: Floats,
+    c: Floats,
+    out: Floats | None = None,
+) -> Floats:
+    """An LSTM over a sequence in one call, (T, N, I) -> (T, N, D); the state h, c (N, D) changes in place.
+
+    Gates lie as i, f, g, o in ``weight`` (4D, I), ``recurrent`` (4D, D) and ``bias`` (4D,), the sum of both
+    biases; equations in `models.lstm`.  The inputs' product is taken over the whole sequence at once.
+    """
+    if out is None:
+        out = np.empty((*x.shape[:2], recurrent.cols), np.float32)
+    _native.lstm(weight, recurrent, bias, x, h, c, out)
+    return out
+
+
+def depthwise(
+    x: Floats,
+    taps: Floats,
+    bias: Floats | None = None,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    pad: int = 0,
+    relu: bool = False,
+) -> Floats:
+    """Convolve every channel with a filter of its own: (T, C), (K, C) -> (T', C).
+
+    y[t] = sum_k taps[k] * x[t stride + k dilation - pad], x zero outside; then bias (C,) and ReLU.
+    """
+    reach = len(x) + 2 * pad - dilation * (len(taps) - 1)
+    out = np.empty((0 if reach < 1 else (reach - 1) // stride + 1, x.shape[1]), np.float32)
+    _native.depthwise(x, taps, out, bias, stride, dilation, pad, int(relu))
     return out
 
 

@@ -4,5 +4,6 @@
 #include "body.hpp"
 
 namespace greenasr {
-const Kernels kAvx2{"avx2", 4, 1, avx2::quantize, avx2::product};
+const Kernels kAvx2{"avx2", 4, 1,
+                        avx2::quantize, avx2::product, avx2::gather_partial, avx2::lstm_cell, avx2::depthwise, avx2::generate};
 }

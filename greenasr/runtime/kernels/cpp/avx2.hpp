@@ -9,8 +9,9 @@ namespace GREENASR_ISA_NAMESPACE {
 typedef int32_t word __attribute__((may_alias, aligned(1)));
 
 struct Isa {
+  static constexpr int kFrames = 4;  // of a convolution at once
   static constexpr int kWide = 4, kFew = 8, kPanel = 1;
-  static constexpr bool kSmallDiffer = true;
+  static constexpr bool kSmallDiffer = true;  // below 16 no product overflows 16 bits
   template <int B, int MM>
   static constexpr int at_once() {
     return MM <= 2 ? 2 : 1;
@@ -20,7 +21,16 @@ struct Isa {
   static int off(const Part& p) { return p.off; }
   template <int B>
   static inline __m256i dot(__m256i sum, __m256i u, __m256i x) {
+#if defined(GREENASR_EMULATE)
+    alignas(32) uint8_t digits[32];
+    alignas(32) int8_t rows[32];
+    alignas(32) int32_t sums[8];
+    put(digits, u), put(rows, x), put(sums, sum);
+    for (int i = 0; i < 32; i++) sums[i / 4] += digits[i] * rows[i];
+    return get(reinterpret_cast<const uint8_t*>(sums));
+#else
     return _mm256_dpbusd_avx_epi32(sum, u, x);
+#endif
   }
 #else
   // Digits of 8 bits would overflow 16: they are made signed, and the sign moves to the activation.

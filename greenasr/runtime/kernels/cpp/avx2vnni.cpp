@@ -5,5 +5,6 @@
 #include "body.hpp"
 
 namespace greenasr {
-const Kernels kAvx2Vnni{"avx2vnni", 4, 1, avx2vnni::quantize, avx2vnni::product};
+const Kernels kAvx2Vnni{"avx2vnni", 4, 1,
+                        avx2vnni::quantize, avx2vnni::product, avx2vnni::gather_partial, avx2vnni::lstm_cell, avx2vnni::depthwise, avx2vnni::generate};
 }

@@ -8,5 +8,6 @@
 #include "body.hpp"
 
 namespace greenasr {
-const Kernels kAvx512{"avx512", 4, 3, avx512::quantize, avx512::product};
+const Kernels kAvx512{"avx512", 4, 3,
+                        avx512::quantize, avx512::product, avx512::gather_partial, avx512::lstm_cell, avx512::depthwise, avx512::generate};
 }

@@ -5,6 +5,7 @@ namespace GREENASR_ISA_NAMESPACE {
 typedef int32_t word __attribute__((may_alias, aligned(1)));
 
 struct Isa {
+  static constexpr int kFrames = 12;  // of a convolution at once
   static constexpr int kWide = 8, kFew = 8, kPanel = 3;
   static constexpr bool kSmallDiffer = false;
   // Blocks of outputs at once, so that about 16 sums are under way (a product takes 4 to 5 cycles).

@@ -130,15 +130,166 @@ static void quantize(const Source& s, int m, int8_t* q, size_t next, int depth, 
   for (; used < depth * kDepth; used++) q[size_t(used / kDepth) * next + used % kDepth] = 0;
 }
 
+static inline f16 relu(f16 y) { return y > 0.0f ? y : (y != y ? y : all(0.0f)); }
+
+// e^x to about 1e-7 relatively, for x up to 88; below -87 as at -87.  NaN stays NaN.
+static inline f16 exp16(f16 x) {
+  x = x > 88.0f ? all(88.0f) : x;
+  x = x < -87.0f ? all(-87.0f) : x;
+  f16 shifted = x * 1.44269504f + 12582912.0f;
+  i16 n;
+  memcpy(&n, &shifted, 64);
+  n -= 0x4b400000;
+  f16 whole = shifted - 12582912.0f;
+  f16 r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  f16 p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  n = (n + 127) << 23;
+  f16 power;
+  memcpy(&power, &n, 64);
+  return p * power;
+}
+static inline f16 sigmoid16(f16 x) { return 1.0f / (1.0f + exp16(-x)); }
+static inline f16 tanh16(f16 x) { return 2.0f / (1.0f + exp16(-2.0f * x)) - 1.0f; }
+
+static inline float largest16(f16 x) {
+  float best = x[0];
+  for (int i = 1; i < kLanes; i++) best = x[i] > best || x[i] != x[i] ? x[i] : best;
+  return best;
+}
+static inline float sum16(f16 x) {
+  float a[8], b[4];
+  for (int i = 0; i < 8; i++) a[i] = x[i] + x[i + 8];
+  for (int i = 0; i < 4; i++) b[i] = a[i] + a[i + 4];
+  return (b[0] + b[2]) + (b[1] + b[3]);
+}
+static inline f16 but_first(f16 x, int n, float rest) {
+  for (int i = n; i < kLanes; i++) x[i] = rest;
+  return x;
+}
+
+static void gather_partial(const float* partial, int slots, float* largest, float* sum) {
+  float best = partial[0];
+  for (int s = 1; s < slots; s++) best = partial[2 * s] > best || partial[2 * s] != partial[2 * s] ? partial[2 * s] : best;
+  f16 total = all(0.0f);
+  for (int s = 0; s < slots; s += kLanes) {
+    f16 far = all(-100.0f), mass = all(0.0f);
+    for (int i = 0; i < kLanes && s + i < slots; i++) far[i] = partial[2 * (s + i)] - best, mass[i] = partial[2 * (s + i) + 1];
+    total += mass * exp16(far);
+  }
+  *largest = best;
+  *sum = sum16(total);
+}
+
 // The last arithmetic of 16 outputs, n of them real, of row m at column c.
-static inline void finish(f16 y, int m, int c, int n, const Epilogue& e) {
+static inline f16 after(f16 y, int m, int c, int n, const Epilogue& e) {
   if (e.bias) y += load(e.bias + c, n);
-  if (e.relu == Relu::first) y = y > 0.0f ? y : (y != y ? y : all(0.0f));
+  if (e.relu == Relu::first) y = relu(y);
   if (e.scale) y *= load(e.scale + c, n);
   if (e.shift) y += load(e.shift + c, n);
   if (e.residual) y += load(e.residual + m * e.residual_stride + c, n) * e.weight;
-  if (e.relu == Relu::last) y = y > 0.0f ? y : (y != y ? y : all(0.0f));
-  store(e.out + m * e.stride + c, y, n);
+  if (e.relu == Relu::last) y = relu(y);
+  return y;
+}
+static inline void finish(f16 y, int m, int c, int n, int slot, const Epilogue& e) {
+  y = after(y, m, c, n, e);
+  if (e.out) store(e.out + m * e.stride + c, y, n);
+  if (e.partial) {
+    if (n < kLanes) y = but_first(y, n, -__builtin_inff());
+    float best = largest16(y), *to = e.partial + (ptrdiff_t(m) * e.slots + slot) * 2;
+    to[0] = best;
+    f16 mass = exp16(y - best);
+    to[1] = sum16(n < kLanes ? but_first(mass, n, 0.0f) : mass);
+    for (int i = 0; i < e.n_chosen; i++) {
+      int at = e.chosen[ptrdiff_t(m) * e.n_chosen + i] - c;
+      if (at >= 0 && at < n && at < kLanes) e.scores[ptrdiff_t(m) * e.n_chosen + i] = y[at];
+    }
+  }
+}
+
+static void lstm_cell(const float* gates, float* c, float* h, int dim) {
+  for (int d = 0; d < dim; d += kLanes) {
+    int n = dim - d;
+    f16 i = sigmoid16(load(gates + d, n)), f = sigmoid16(load(gates + dim + d, n));
+    f16 g = tanh16(load(gates + 2 * dim + d, n)), o = sigmoid16(load(gates + 3 * dim + d, n));
+    f16 cell = f * load(c + d, n) + i * g;
+    store(c + d, cell, n);
+    store(h + d, o * tanh16(cell), n);
+  }
+}
+
+template <int MT>
+static void filter_rows(const Filter& f, const float* x, ptrdiff_t x_stride, int frames, int t, int c, const Epilogue& e) {
+  const int n = f.channels - c;
+  f16 sum[MT];
+  for (int i = 0; i < MT; i++) sum[i] = all(0.0f);
+  const int first = t * f.stride - f.pad, last = first + (MT - 1) * f.stride + (f.n - 1) * f.dilation;
+  if (first >= 0 && last < frames && n >= kLanes) {
+    for (int k = 0; k < f.n; k++) {
+      f16 w = load(f.taps + ptrdiff_t(k) * f.channels + c);
+      const float* at = x + (first + k * f.dilation) * x_stride + c;
+      for (int i = 0; i < MT; i++) sum[i] += load(at + i * f.stride * x_stride) * w;
+    }
+  } else {
+    for (int i = 0; i < MT; i++)
+      for (int k = 0; k < f.n; k++) {
+        int row = first + i * f.stride + k * f.dilation;
+        if (row < 0 || row >= frames) continue;
+        sum[i] += load(x + row * x_stride + c, n) * load(f.taps + ptrdiff_t(k) * f.channels + c, n);
+      }
+  }
+  for (int i = 0; i < MT; i++) store(e.out + (t + i) * e.stride + c, after(sum[i], t + i, c, n, e), n);
+}
+
+static void depthwise(const Filter& f, const float* x, ptrdiff_t x_stride, int frames, int from, int to, int c,
+                      const Epilogue& e) {
+  constexpr int wide = Isa::kFrames;
+  int t = from;
+  for (; t + wide <= to; t += wide) filter_rows<wide>(f, x, x_stride, frames, t, c, e);
+  for (; t < to; t++) filter_rows<1>(f, x, x_stride, frames, t, c, e);
+}
+
+typedef uint32_t u16 __attribute__((vector_size(64), aligned(4), may_alias));
+static inline u16 hashed(u16 x, const uint32_t* key) {
+  x ^= key[0];
+  x = ((x ^ x >> 16) * 0x7feb352du) ^ key[1];
+  x = (x ^ x >> 15) * 0x846ca68bu;
+  return x ^ x >> 16;
+}
+// Four bits of every word to four bytes of 0 or 1.
+static inline u16 spread(u16 nibble) { return (nibble * 0x00204081u) & 0x01010101u; }
+
+static void generate(const Generated& g, int block, int cols, int depth, uint8_t* bytes) {
+  u16 row;
+  for (int n = 0; n < kLanes; n++) row[n] = uint32_t(block * kLanes + n) << 12;
+  for (int j = 0; j < 2 * depth; j++) {
+    u16 counter = row + uint32_t(j), negative = hashed(counter, g.keys[0]), mask;
+    if (g.structured) {
+      mask = row ^ row;
+      for (int group = 0; group < 8; group++) {
+        u16 u = hashed(counter, g.keys[1 + group / 2]) >> (16 * (group % 2)) & 0xffffu;
+        mask |= ((0xca6953u >> (u * 6 >> 16) * 4) & 0xfu) << (4 * group);
+      }
+    } else if (g.keep == 256) {
+      mask = ~(row ^ row);
+    } else {
+      mask = row ^ row;
+      for (int i = __builtin_ctz(unsigned(g.keep)); i < 8; i++) {
+        u16 plane = hashed(counter, g.keys[1 + i]);
+        mask = g.keep >> i & 1 ? mask | plane : mask & plane;
+      }
+    }
+    if (32 * j + 32 > cols) mask &= 32 * j >= cols ? 0u : (1u << (cols - 32 * j)) - 1;
+    negative &= mask;
+    for (int s = 0; s < 8; s++, bytes += 64) {
+      u16 digits = 0x01010101u + spread(mask >> (4 * s) & 0xfu) - 2 * spread(negative >> (4 * s) & 0xfu);
+      memcpy(bytes, &digits, 64);
+    }
+  }
 }
 
 // (mul * sums - off * sum of activations) as float, times the step.
@@ -156,7 +307,7 @@ static void small(const Part& p, const Rows& a, int block, int m, const Epilogue
     for (int n = 0; n < NB; n++) {
       int c = (block + n) * kLanes;
       f16 y = stepped(sums + (i * NB + n) * kLanes, p, block + n, 0, a.sums[m + i]) * a.scale[m + i];
-      finish(y, m + i, p.first + c, p.rows - c, e);
+      finish(y, m + i, p.first + c, p.rows - c, p.slot + block + n, e);
     }
 }
 
@@ -188,7 +339,7 @@ static void large(const Part& p, const Rows& a, int block, int m, const Epilogue
   for (int i = 0; i < MM; i++)
     for (int n = 0; n < NB; n++) {
       int c = (block + n) * kLanes;
-      finish(total[i * NB + n] * a.scale[m + i], m + i, p.first + c, p.rows - c, e);
+      finish(total[i * NB + n] * a.scale[m + i], m + i, p.first + c, p.rows - c, p.slot + block + n, e);
     }
 }
 
@@ -236,6 +387,11 @@ static void small_product(const Part& p, const Rows& a, int block, int blocks, i
 }
 
 static void unpack_panel(const Part& p, int block, int blocks, uint8_t* bytes) {
+  if (p.generated) {
+    for (int n = 0; n < blocks; n++, bytes += size_t(p.depth) * kLanes * kDepth)
+      generate(*p.generated, block + n, p.cols, p.depth, bytes);
+    return;
+  }
   const uint8_t* from = p.digits + size_t(block) * p.depth * p.tile();
   for (int t = 0; t < blocks * p.depth; t++, from += p.tile(), bytes += kLanes * kDepth) switch (p.bits) {
       case 1: Isa::template unpack<1>(from, bytes); break;
@@ -257,7 +413,7 @@ static void large_panel(const Part& p, const Rows& a, int block, int blocks, int
 
 static void product(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e,
                     uint8_t* scratch) {
-  if (p.groups == 1 && to - from <= Isa::kFew) {
+  if (p.groups == 1 && !p.generated && to - from <= Isa::kFew) {
     switch (p.bits) {
       case 1: return small_product<1>(p, a, block, blocks, from, to, e);
       case 2: return small_product<2>(p, a, block, blocks, from, to, e);

@@ -20,12 +20,15 @@ constexpr int kMostRows = 16;  // rows of activations a block
 // holds in byte 4 n + i, at bit b j, the digit of output n and input 4 (z * 8/b + j) + i.
 struct Part {
   int rows = 0, first = 0;      // outputs, and the column where they go
+  int slot = 0;                 // blocks of 16 before this part
   int bits = 8;                 // 1, 2, 4 or 8
   int mul = 1, off = 0;         // code = mul * digit - off
   int blocks = 0, depth = 0;    // ceil(rows / 16), and tiles a block
   int groups = 1, group = 0;    // steps an output, and padded inputs that share one
   const uint8_t* digits = nullptr;
   const float* steps = nullptr;  // [blocks][groups][16]
+  const struct Generated* generated = nullptr;  // instead of digits
+  int cols = 0;
   size_t tile() const { return size_t(kLanes) * kDepth * bits / 8; }
 };
 
@@ -50,6 +53,27 @@ struct Epilogue {
   ptrdiff_t residual_stride = 0;
   float weight = 1.0f;
   Relu relu = Relu::none;
+  // Of a vocabulary: per row and block of 16 columns the largest y and the sum of exp(y - largest), and the y of
+  // chosen columns.  `out` may then be null.
+  float* partial = nullptr;          // [count][slots][2]
+  int slots = 0;
+  const int32_t* chosen = nullptr;   // [count][n_chosen]
+  float* scores = nullptr;           // the same
+  int n_chosen = 0;
+};
+
+// A convolution of every channel with a filter of its own: rows t of `out` are sums over k of
+// filter[k] * x[t * stride + k * dilation - pad], x zero outside; then the epilogue's arithmetic.
+struct Filter {
+  const float* taps = nullptr;  // [n][channels]
+  int n = 0, channels = 0, stride = 1, dilation = 1, pad = 0;
+};
+
+// A matrix of signs that is generated and not stored (docs/ternary.md).
+struct Generated {
+  uint32_t keys[9][2];  // of the sign and of the eight planes of the mask
+  int keep = 256;       // 256 - zeros
+  bool structured = false;
 };
 
 // Where float32 rows come from: row m is x[index[m, 0]], x[index[m, 1]], … end to end; -1 stands for zeros.
@@ -68,6 +92,15 @@ struct Kernels {
   // Columns of `blocks` blocks from `block` on, for rows from..to; `scratch` holds blocks * depth * 1024 bytes.
   void (*product)(const Part&, const Rows&, int block, int blocks, int from, int to, const Epilogue&,
                   uint8_t* scratch);
+  // log(sum(exp(y))) of a row from its partial results, as the largest and the sum of what exp leaves.
+  void (*gather_partial)(const float* partial, int slots, float* largest, float* sum);
+  // i, f, g, o before their functions (4 * dim) and c -> c and h, dim each.
+  void (*lstm_cell)(const float* gates, float* c, float* h, int dim);
+  // Rows from..to and channels c..c + 16 of a convolution.
+  void (*depthwise)(const Filter&, const float* x, ptrdiff_t x_stride, int frames, int from, int to, int c,
+                    const Epilogue&);
+  // Digits (code + 1) of a generated block of 16 rows, as bytes in the layout of unpacked tiles.
+  void (*generate)(const Generated&, int block, int cols, int depth, uint8_t* bytes);
 };
 
 extern const Kernels kPortable;

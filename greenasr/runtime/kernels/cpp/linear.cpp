@@ -9,6 +9,18 @@
 
 #include "pool.hpp"
 
+#if defined(GREENASR_X86)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#if defined(GREENASR_ARM) && defined(__linux__)
+#include <sys/auxv.h>
+#ifndef HWCAP_ASIMDDP
+#define HWCAP_ASIMDDP (1 << 20)
+#endif
+#endif
+
 namespace greenasr {
 
 void Free::operator()(void* p) const { std::free(p); }
@@ -37,7 +49,7 @@ struct Scratch {
     return memory.get();
   }
 };
-thread_local Scratch rows_scratch, panel_scratch;
+thread_local Scratch rows_scratch, panel_scratch, partial_scratch, gates_scratch;
 
 size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -75,7 +87,7 @@ void Matrix::add(const int8_t* codes, int rows, int bits, const float* steps, si
     throw std::invalid_argument(std::to_string(n_steps) + " steps for " + std::to_string(rows) + " rows of " +
                                 std::to_string(groups_) + " groups: give one, one a row or one a row and group");
   p.rows = rows, p.first = rows_, p.groups = groups_, p.group = padded_, p.depth = depth_;
-  p.blocks = int(up(size_t(rows), kLanes) / kLanes);
+  p.blocks = int(up(size_t(rows), kLanes) / kLanes), p.slot = slots_, p.cols = cols_;
   Bytes digits = aligned(size_t(p.blocks) * depth_ * p.tile());
   Bytes kept_steps = aligned(size_t(p.blocks) * groups_ * kLanes * 4);
   const int per = 8 / p.bits;
@@ -101,7 +113,37 @@ void Matrix::add(const int8_t* codes, int rows, int bits, const float* steps, si
   kept_.push_back(std::move(digits));
   kept_.push_back(std::move(kept_steps));
   parts_.push_back(p);
-  rows_ += rows;
+  rows_ += rows, slots_ += p.blocks;
+}
+
+void Matrix::add_generated(uint32_t seed, uint32_t layer, int rows, int zeros, bool structured, float step) {
+  if (rows < 1 || rows > 1 << 20) throw std::invalid_argument("a generated matrix has 1 to 1048576 rows");
+  if (zeros < 0 || zeros > 255 || (structured && (cols_ % 4 || zeros != 128)))
+    throw std::invalid_argument("zeros are 0 to 255 of 256, and 128 of a multiple of 4 columns for 2:4");
+  if (groups_ != 1) throw std::invalid_argument("a generated matrix has one step");
+  auto hash = [](uint32_t x) {
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+  };
+  auto made = std::make_unique<Generated>();
+  const uint32_t a = hash(hash(seed ^ 0x243f6a88u) + layer * 0x9e3779b9u);
+  const uint32_t b = hash(hash(seed ^ 0x85a308d3u) + layer * 0x85ebca6bu);
+  for (uint32_t k = 0; k < 9; k++) {
+    made->keys[k][0] = hash(a + k * 0x9e3779b9u);
+    made->keys[k][1] = hash(b + k * 0x85ebca6bu);
+  }
+  made->keep = 256 - zeros, made->structured = structured;
+  Part p;
+  p.bits = 2, p.off = 1, p.rows = rows, p.first = rows_, p.group = padded_, p.depth = depth_, p.cols = cols_;
+  p.blocks = int(up(size_t(rows), kLanes) / kLanes), p.slot = slots_;
+  Bytes steps = aligned(size_t(p.blocks) * kLanes * 4);
+  for (int o = 0; o < rows; o++) reinterpret_cast<float*>(steps.get())[o] = step;
+  p.steps = reinterpret_cast<float*>(steps.get()), p.generated = made.get();
+  kept_.push_back(std::move(steps));
+  generated_.push_back(std::move(made));
+  parts_.push_back(p);
+  rows_ += rows, slots_ += p.blocks, bytes_ += sizeof(Generated);
 }
 
 int Matrix::code(const Part& p, int o, int k) const {
@@ -115,6 +157,13 @@ void Matrix::row(int o, float* out) const {
   for (const Part& p : parts_)
     if (o >= p.first && o < p.first + p.rows) {
       o -= p.first;
+      if (p.generated) {
+        uint8_t* bytes = panel_scratch.get(size_t(depth_) * kLanes * kDepth);
+        kernels().generate(*p.generated, o / kLanes, cols_, depth_, bytes);
+        for (int k = 0; k < cols_; k++)
+          out[k] = float(bytes[k / 4 * 64 + o % kLanes * 4 + k % 4] - 1) * p.steps[o];
+        return;
+      }
       for (int k = 0; k < cols_; k++)
         out[k] = float(code(p, o, k)) * p.steps[(size_t(o / kLanes) * groups_ + k / group_) * kLanes + o % kLanes];
       return;
@@ -122,14 +171,53 @@ void Matrix::row(int o, float* out) const {
   throw std::out_of_range("row " + std::to_string(o) + " of a matrix of " + std::to_string(rows_) + " rows");
 }
 
+#if defined(GREENASR_X86)
+namespace {
+
+struct Features {
+  bool avx2 = false, avx2vnni = false, avx512 = false, amx = false;
+};
+
+// What processor and system offer; AMX must also be asked for, once a process.
+Features look() {
+  Features f;
+  __builtin_cpu_init();
+  f.avx2 = __builtin_cpu_supports("avx2");
+  f.avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vnni");
+  unsigned a, b, c, d;
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) f.avx2vnni = f.avx2 && (a >> 4 & 1);
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && f.avx512 && (d >> 24 & 1) && (d >> 25 & 1)) {
+#if defined(__linux__)
+    f.amx = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+#endif
+  }
+#if defined(GREENASR_EMULATE)
+  f.avx2vnni = f.avx2;
+  f.amx = f.avx512;
+#endif
+  return f;
+}
+
+}  // namespace
+#endif
+
 std::vector<const Kernels*> all_kernels() {
   std::vector<const Kernels*> found;
 #if defined(GREENASR_X86)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni"))
-    found.push_back(&kAvx512);
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&kAvx2);
+  static const Features f = look();
+  if (f.amx) found.push_back(&kAmx);
+  if (f.avx512) found.push_back(&kAvx512);
+  if (f.avx2vnni) found.push_back(&kAvx2Vnni);
+  if (f.avx2) found.push_back(&kAvx2);
+#endif
+#if defined(GREENASR_ARM)
+#if defined(__linux__)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found.push_back(&kNeon);
+#else
+  found.push_back(&kNeon);
+#endif
 #endif
   found.push_back(&kPortable);
   return found;
@@ -241,6 +329,72 @@ void linear(const Matrix& w, const Source& x, int count, const Epilogue& e) {
   if (together) parallel(across * down, product_chunk, &j);
   else
     for (int c = 0; c < across * down; c++) product_chunk(&j, c);
+}
+
+void vocabulary(const Matrix& w, const Source& x, int count, const float* bias, const int32_t* chosen, int n_chosen,
+                float* scores, float* normalizer) {
+  if (count < 1) return;
+  float* partial = reinterpret_cast<float*>(partial_scratch.get(size_t(count) * w.slots() * 8));
+  for (int i = 0; i < count * n_chosen; i++) scores[i] = 0.0f;
+  Epilogue e;
+  e.bias = bias, e.partial = partial, e.slots = w.slots();
+  e.chosen = chosen, e.scores = scores, e.n_chosen = n_chosen;
+  linear(w, x, count, e);
+  for (int m = 0; m < count; m++) {
+    float largest, sum;
+    kernels().gather_partial(partial + size_t(m) * w.slots() * 2, w.slots(), &largest, &sum);
+    normalizer[m] = float(double(largest) + std::log(double(sum)));
+    for (int i = 0; i < n_chosen; i++) scores[size_t(m) * n_chosen + i] -= normalizer[m];
+  }
+}
+
+void lstm(const Matrix& input, const Matrix& recurrent, const float* bias, const Source& x, int frames, int streams,
+          float* h, float* c, float* y) {
+  const int dim = recurrent.cols();
+  float* gates = reinterpret_cast<float*>(gates_scratch.get(size_t(frames) * streams * 4 * dim * 4));
+  Epilogue e;
+  e.out = gates, e.stride = 4 * dim, e.bias = bias;
+  linear(input, x, frames * streams, e);
+  const Kernels& k = kernels();
+  for (int t = 0; t < frames; t++) {
+    float* now = gates + size_t(t) * streams * 4 * dim;
+    Epilogue r;
+    r.out = now, r.stride = 4 * dim, r.residual = now, r.residual_stride = 4 * dim;
+    linear(recurrent, Source{h, dim, dim, 1, nullptr, 0, 0}, streams, r);
+    for (int s = 0; s < streams; s++) {
+      k.lstm_cell(now + size_t(s) * 4 * dim, c + size_t(s) * dim, h + size_t(s) * dim, dim);
+      std::memcpy(y + (size_t(t) * streams + s) * dim, h + size_t(s) * dim, size_t(dim) * 4);
+    }
+  }
+}
+
+namespace {
+
+struct FilterJob {
+  const Kernels* k;
+  const Filter* f;
+  const float* x;
+  ptrdiff_t stride;
+  int frames, rows, rows_a_chunk;
+  const Epilogue* e;
+};
+
+void filter_chunk(void* context, int chunk) {
+  FilterJob& j = *static_cast<FilterJob*>(context);
+  const int across = (j.f->channels + kLanes - 1) / kLanes;
+  int from = chunk / across * j.rows_a_chunk, to = from + j.rows_a_chunk;
+  if (to > j.rows) to = j.rows;
+  j.k->depthwise(*j.f, j.x, j.stride, j.frames, from, to, chunk % across * kLanes, *j.e);
+}
+
+}  // namespace
+
+void depthwise(const Filter& f, const float* x, ptrdiff_t stride, int frames, int rows, const Epilogue& e) {
+  if (rows < 1) return;
+  FilterJob j{&kernels(), &f, x, stride, frames, rows, rows, &e};
+  const int chunks = (f.channels + kLanes - 1) / kLanes;
+  if (threads() > 1 && double(rows) * f.channels * f.n > 1e5) return parallel(chunks, filter_chunk, &j);
+  for (int c = 0; c < chunks; c++) filter_chunk(&j, c);
 }
 
 void linear_float(const Matrix& w, const Source& x, int count, const Epilogue& e) {

@@ -23,7 +23,11 @@ class Matrix {
   // Rows of codes (rows, cols) below the ones that are there; `steps` has 1, rows or rows * groups values.
   void add(const int8_t* codes, int rows, int bits, const float* steps, size_t n_steps);
 
+  // Rows generated from a seed (docs/ternary.md), `zeros` in 256ths.
+  void add_generated(uint32_t seed, uint32_t layer, int rows, int zeros, bool structured, float step);
+
   int rows() const { return rows_; }
+  int slots() const { return slots_; }  // blocks of 16 outputs
   int cols() const { return cols_; }
   int group() const { return group_; }
   int groups() const { return groups_; }
@@ -36,10 +40,11 @@ class Matrix {
   int code(const Part& p, int o, int k) const;
 
  private:
-  int rows_ = 0, cols_, group_, groups_, padded_, depth_;
+  int rows_ = 0, slots_ = 0, cols_, group_, groups_, padded_, depth_;
   size_t bytes_ = 0;
   std::vector<Part> parts_;
   std::vector<Bytes> kept_;
+  std::vector<std::unique_ptr<Generated>> generated_;
 };
 
 const Kernels& kernels();                      // that this machine or GREENASR_ISA chose
@@ -50,5 +55,14 @@ const Kernels& choose_kernels(const std::string& name);  // throws std::invalid_
 void linear(const Matrix& w, const Source& x, int count, const Epilogue& e);
 // The same with activations as they are, in double: slow, for checking.
 void linear_float(const Matrix& w, const Source& x, int count, const Epilogue& e);
+
+// Log-probabilities of chosen columns, (count, n_chosen), and log-sum-exp of every row, (count,); no row is written.
+void vocabulary(const Matrix& w, const Source& x, int count, const float* bias, const int32_t* chosen, int n_chosen,
+                float* scores, float* normalizer);
+// An LSTM over (frames, streams, I): state h, c (streams, D) before -> after, outputs y (frames, streams, D).
+void lstm(const Matrix& input, const Matrix& recurrent, const float* bias, const Source& x, int frames, int streams,
+          float* h, float* c, float* y);
+// A depthwise convolution of x (frames, channels) to `rows` rows.
+void depthwise(const Filter& f, const float* x, ptrdiff_t stride, int frames, int rows, const Epilogue& e);
 
 }  // namespace greenasr

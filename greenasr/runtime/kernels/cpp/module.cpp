@@ -153,6 +153,66 @@ void py_gather(const Matrix& w, nb::handle rows, nb::handle out) {
   for (Py_ssize_t k = 0; k < i.size(0); k++) w.row(at[k], to.data<float>() + k * to.stride());
 }
 
+void py_vocabulary(const Matrix& w, nb::handle x, nb::handle chosen, nb::handle bias, nb::handle scores,
+                   nb::handle normalizer) {
+  View from(x, "x", 'f'), ids(chosen, "chosen", 'i'), to(scores, "scores", 'f', true), lse(normalizer, "normalizer", 'f', true);
+  from.expect({-1, w.cols()});
+  ids.expect({from.size(0), -1});
+  to.expect({from.size(0), ids.size(1)});
+  lse.expect({from.size(0)});
+  Maybe b(bias, "bias", 'f', {w.rows()});
+  if (!ids.dense() || !to.dense()) throw std::invalid_argument("chosen and scores must be contiguous");
+  for (size_t k = 0; k < ids.items(); k++)
+    if (ids.data<int32_t>()[k] < 0 || ids.data<int32_t>()[k] >= w.rows())
+      ids.fail("the column " + std::to_string(ids.data<int32_t>()[k]) + ", the vocabulary has " + std::to_string(w.rows()));
+  Source source{from.data<float>(), from.stride(), int(from.size(1)), 1, nullptr, 0, 0};
+  nb::gil_scoped_release free;
+  vocabulary(w, source, int(from.size(0)), b.data<float>(), ids.data<int32_t>(), int(ids.size(1)), to.data<float>(),
+             lse.data<float>());
+}
+
+void py_lstm(const Matrix& input, const Matrix& recurrent, nb::handle bias, nb::handle x, nb::handle h, nb::handle c,
+             nb::handle out) {
+  const int dim = recurrent.cols();
+  if (recurrent.rows() != 4 * dim || input.rows() != 4 * dim)
+    throw std::invalid_argument("an LSTM of width " + std::to_string(dim) + " has two matrices of " +
+                                std::to_string(4 * dim) + " rows, found " + std::to_string(input.rows()) + " and " +
+                                std::to_string(recurrent.rows()));
+  View from(x, "x", 'f'), hidden(h, "h", 'f', true), cell(c, "c", 'f', true), to(out, "out", 'f', true);
+  from.expect({-1, -1, input.cols()});
+  hidden.expect({from.size(1), dim});
+  cell.expect({from.size(1), dim});
+  to.expect({from.size(0), from.size(1), dim});
+  Maybe b(bias, "bias", 'f', {4 * dim});
+  for (const View* v : {&from, &hidden, &cell, &to})
+    if (!v->dense()) v->fail("gaps: pass numpy.ascontiguousarray of it");
+  if (from.size(0) * from.size(1) > INT32_MAX / 64) throw std::invalid_argument("too many frames at once");
+  Source source{from.data<float>(), input.cols(), input.cols(), 1, nullptr, 0, 0};
+  nb::gil_scoped_release free;
+  lstm(input, recurrent, b.data<float>(), source, int(from.size(0)), int(from.size(1)), hidden.data<float>(),
+       cell.data<float>(), to.data<float>());
+}
+
+void py_depthwise(nb::handle x, nb::handle taps, nb::handle out, nb::handle bias, int stride, int dilation, int pad,
+                  int relu) {
+  View from(x, "x", 'f'), filter(taps, "taps", 'f'), to(out, "out", 'f', true);
+  from.expect({-1, -1});
+  filter.expect({-1, from.size(1)});
+  if (!filter.dense()) filter.fail("gaps: pass numpy.ascontiguousarray of it");
+  to.expect({-1, from.size(1)});
+  Maybe b(bias, "bias", 'f', {from.size(1)});
+  if (stride < 1 || dilation < 1 || pad < 0 || relu < 0 || relu > 2)
+    throw std::invalid_argument("stride and dilation are at least 1, padding at least 0");
+  const Py_ssize_t reach = from.size(0) + 2 * pad - dilation * (filter.size(0) - 1);
+  const Py_ssize_t rows = reach < 1 ? 0 : (reach - 1) / stride + 1;
+  if (to.size(0) != rows) to.fail("another length than " + std::to_string(rows));
+  Filter f{filter.data<float>(), int(filter.size(0)), int(from.size(1)), stride, dilation, pad};
+  Epilogue e;
+  e.out = to.data<float>(), e.stride = to.stride(), e.bias = b.data<float>(), e.relu = Relu(relu);
+  nb::gil_scoped_release free;
+  depthwise(f, from.data<float>(), from.stride(), int(from.size(0)), int(rows), e);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -161,6 +221,8 @@ NB_MODULE(_native, m) {
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<int, int>(), nb::arg("cols"), nb::arg("group") = 0)
       .def("add", &add_part, nb::arg("codes"), nb::arg("bits"), nb::arg("steps"))
+      .def("add_generated", &Matrix::add_generated, nb::arg("seed"), nb::arg("layer"), nb::arg("rows"),
+           nb::arg("zeros"), nb::arg("structured"), nb::arg("step"))
       .def_prop_ro("rows", &Matrix::rows)
       .def_prop_ro("cols", &Matrix::cols)
       .def_prop_ro("group", &Matrix::group)
@@ -170,6 +232,12 @@ NB_MODULE(_native, m) {
         nb::arg("relu") = 0, nb::arg("scale") = nb::none(), nb::arg("shift") = nb::none(),
         nb::arg("residual") = nb::none(), nb::arg("residual_weight") = 1.0f, nb::arg("index") = nb::none(),
         nb::arg("float_activations") = false);
+  m.def("vocabulary", &py_vocabulary, nb::arg("matrix"), nb::arg("x"), nb::arg("chosen"), nb::arg("bias").none(),
+        nb::arg("scores"), nb::arg("normalizer"));
+  m.def("lstm", &py_lstm, nb::arg("input"), nb::arg("recurrent"), nb::arg("bias").none(), nb::arg("x"), nb::arg("h"),
+        nb::arg("c"), nb::arg("out"));
+  m.def("depthwise", &py_depthwise, nb::arg("x"), nb::arg("taps"), nb::arg("out"), nb::arg("bias") = nb::none(),
+        nb::arg("stride") = 1, nb::arg("dilation") = 1, nb::arg("pad") = 0, nb::arg("relu") = 0);
   m.def("isa", [] { return std::string(kernels().name); });
   m.def("isas", [] {
     std::vector<std::string> names;

@@ -6,6 +6,7 @@ namespace greenasr {
 namespace portable {
 
 struct Isa {
+  static constexpr int kFrames = 4;  // of a convolution at once
   static constexpr int kWide = 4, kFew = 0, kPanel = 1;
   static constexpr bool kSmallDiffer = false;  // always by way of bytes
   template <int B, int MM>
@@ -46,5 +47,6 @@ struct Isa {
 #include "body.hpp"
 
 namespace greenasr {
-const Kernels kPortable{"portable", 1, 1, portable::quantize, portable::product};
+const Kernels kPortable{"portable", 1, 1,
+                        portable::quantize, portable::product, portable::gather_partial, portable::lstm_cell, portable::depthwise, portable::generate};
 }

@@ -1,0 +1,155 @@
+// Every instruction set against the portable path, bit for bit, over many shapes; made for the sanitizers:
+//
+//   cmake -S . -B build/check -DGREENASR_PYTHON=OFF -DGREENASR_CHECK=ON -DGREENASR_SANITIZE=ON -DGREENASR_EMULATE=ON
+//   cmake --build build/check && build/check/check_kernels
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "linear.hpp"
+#include "pool.hpp"
+
+using namespace greenasr;
+
+namespace {
+
+std::mt19937 draw(0);
+
+std::vector<float> normal(size_t n) {
+  std::normal_distribution<float> d;
+  std::vector<float> x(n);
+  for (float& v : x) v = d(draw);
+  return x;
+}
+
+std::vector<int8_t> codes(int bits, size_t n) {
+  const int most = bits == 1 ? 1 : (1 << (bits - 1)) - 1;
+  std::uniform_int_distribution<int> d(-most, most);
+  std::vector<int8_t> c(n);
+  for (int8_t& v : c)
+    do v = int8_t(d(draw));
+    while (bits == 1 && v == 0);
+  return c;
+}
+
+// What one matrix gives for one batch: plain, with the whole epilogue, and as a vocabulary.
+std::vector<float> results(const Matrix& w, const std::vector<float>& x, int count, const std::vector<float>& vectors) {
+  const int n = w.rows();
+  std::vector<float> all(size_t(count) * n * 2 + size_t(count) * 4);
+  const Source source{x.data(), w.cols(), w.cols(), 1, nullptr, 0, 0};
+  Epilogue e;
+  e.out = all.data(), e.stride = n;
+  linear(w, source, count, e);
+  Epilogue f;
+  f.out = all.data() + size_t(count) * n, f.stride = n, f.bias = vectors.data(), f.scale = vectors.data() + n;
+  f.shift = vectors.data() + 2 * n, f.residual = all.data(), f.residual_stride = n, f.weight = 0.66f;
+  f.relu = count % 2 ? Relu::first : Relu::last;
+  linear(w, source, count, f);
+  std::vector<int32_t> chosen(size_t(count) * 3);
+  for (size_t i = 0; i < chosen.size(); i++) chosen[i] = int32_t(i * 7 % size_t(n));
+  float* scores = all.data() + size_t(count) * n * 2;
+  vocabulary(w, source, count, vectors.data(), chosen.data(), 3, scores, scores + size_t(count) * 3);
+  return all;
+}
+
+std::vector<float> sequence(const Matrix& input, const Matrix& recurrent, const std::vector<float>& x, int frames,
+                            int streams) {
+  const size_t dim = size_t(recurrent.cols()), state = dim * size_t(streams);
+  std::vector<float> all(state * size_t(frames + 2), 0.1f);
+  lstm(input, recurrent, nullptr, Source{x.data(), input.cols(), input.cols(), 1, nullptr, 0, 0}, frames, streams,
+       all.data(), all.data() + state, all.data() + 2 * state);
+  return all;
+}
+
+int wrong = 0, compared = 0;
+
+void same(const char* what, const char* isa, const std::vector<float>& a, const std::vector<float>& b) {
+  compared++;
+  if (a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0) return;
+  wrong++;
+  std::printf("%s differs on %s\n", what, isa);
+}
+
+}  // namespace
+
+int main() {
+  const auto isas = all_kernels();
+  struct Shape {
+    int rows, cols, group;
+  };
+  for (int bits : {1, 2, 3, 4, 6, 8})
+    for (Shape s : {Shape{5, 3, 0}, Shape{70, 130, 0}, Shape{33, 96, 32}, Shape{48, 40, 5}, Shape{200, 320, 0}}) {
+      Matrix w(s.cols, s.group);
+      const auto c = codes(bits, size_t(s.rows) * s.cols);
+      const auto steps = normal(size_t(s.rows) * w.groups());
+      w.add(c.data(), s.rows, bits, steps.data(), steps.size());
+      const auto other = codes(4, size_t(19) * s.cols);
+      w.add(other.data(), 19, 4, steps.data(), 1);
+      if (w.groups() == 1) w.add_generated(7, 1, 21, 230, false, 0.5f);
+      const auto vectors = normal(size_t(w.rows()) * 3);
+      for (int count : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 33, 50, 300}) {
+        const auto x = normal(size_t(count) * s.cols);
+        choose_kernels("portable");
+        const auto expected = results(w, x, count, vectors);
+        for (const Kernels* k : isas) {
+          choose_kernels(k->name);
+          same("product", k->name, results(w, x, count, vectors), expected);
+        }
+      }
+    }
+  for (int streams : {1, 3}) {
+    Matrix input(30, 0), recurrent(40, 0);
+    const auto a = codes(2, 160 * 30), b = codes(4, 160 * 40);
+    const float step = 0.1f;
+    input.add(a.data(), 160, 2, &step, 1), recurrent.add(b.data(), 160, 4, &step, 1);
+    const auto x = normal(size_t(30) * 9 * streams);
+    choose_kernels("portable");
+    const auto expected = sequence(input, recurrent, x, 9, streams);
+    for (const Kernels* k : isas) {
+      choose_kernels(k->name);
+      same("lstm", k->name, sequence(input, recurrent, x, 9, streams), expected);
+    }
+  }
+  for (int channels : {7, 16, 50})
+    for (int stride : {1, 2}) {
+      const int frames = 61, taps = 11, pad = 5;
+      const auto x = normal(size_t(frames) * channels), filter = normal(size_t(taps) * channels);
+      const Filter f{filter.data(), taps, channels, stride, 1, pad};
+      std::vector<std::vector<float>> found;
+      for (const Kernels* k : isas) {
+        choose_kernels(k->name);
+        const int rows = (frames + 2 * pad - taps) / stride + 1;
+        found.emplace_back(size_t(rows) * channels);
+        Epilogue e;
+        e.out = found.back().data(), e.stride = channels, e.bias = x.data();
+        depthwise(f, x.data(), channels, frames, rows, e);
+        same("depthwise", k->name, found.back(), found.front());
+      }
+    }
+  // Many callers at once, and a number of threads that changes under them.
+  {
+    Matrix w(256, 0);
+    const auto c = codes(2, 900 * 256);
+    const float step = 1.0f;
+    w.add(c.data(), 900, 2, &step, 1);
+    const auto x = normal(60 * 256), vectors = normal(2700);
+    const auto expected = results(w, x, 60, vectors);
+    std::vector<std::thread> callers;
+    std::vector<std::vector<float>> found(4);
+    for (int i = 0; i < 4; i++)
+      callers.emplace_back([&, i] {
+        for (int turn = 0; turn < 10; turn++) found[size_t(i)] = results(w, x, 60, vectors);
+      });
+    for (int n = 1; n <= cores(); n++) set_threads(n);
+    for (auto& t : callers) t.join();
+    for (const auto& f : found) same("callers", kernels().name, f, expected);
+  }
+  std::printf("%d comparisons, %d wrong;", compared, wrong);
+  for (const Kernels* k : isas) std::printf(" %s", k->name);
+  std::printf("\n");
+  return wrong != 0;
+}

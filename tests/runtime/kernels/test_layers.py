@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from greenasr.ops.signs import Signs
+from greenasr.runtime.kernels import native, reference
+
+Floats = NDArray[np.float32]
+ISAS = native.isas() if native.available() else ["none"]
+
+
+def normal(*shape: int, seed: int = 1) -> Floats:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def codes(bits: int, n_out: int, inputs: int, seed: int = 0) -> NDArray[np.int8]:
+    most = max(1, 2 ** (bits - 1) - 1)
+    return np.random.default_rng(seed).integers(-most, most + 1, (n_out, inputs)).astype(np.int8)
+
+
+def same_on_every_isa(call: object) -> Floats:
+    found = []
+    for isa in ISAS:
+        native.use_isa(isa)
+        found.append(np.concatenate([np.ravel(part) for part in call()]))  # type: ignore[operator]
+    for other in found[1:]:
+        assert np.array_equal(found[0], other, equal_nan=True)
+    return found[0]
+
+
+@pytest.mark.parametrize("count", (1, 5, 40))
+def test_chosen_words_have_the_logarithm_of_their_softmax(count: int) -> None:
+    q, steps = codes(2, 333, 64), np.full((333, 1), 0.3, np.float32)
+    weight, x, bias = native.matrix((q, 2, steps)), normal(count, 64), normal(333)
+    chosen = np.random.default_rng(0).integers(0, 333, (count, 3)).astype(np.int32)
+    found = same_on_every_isa(lambda: native.vocabulary(x, weight, chosen, bias))
+    logits = reference.linear(x, q, steps, bias).astype(np.float64)
+    lse = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
+    expected = np.take_along_axis(logits - lse[:, None], chosen, 1)
+    np.testing.assert_allclose(found, np.concatenate([expected.ravel(), lse]), rtol=2e-6, atol=2e-6)
+
+
+def test_a_vocabulary_in_bands_of_different_bits_and_far_logits_sums_to_one() -> None:
+    parts = [
+        (codes(bits, n, 40, n), bits, np.full((n, 1), step, np.float32))
+        for bits, n, step in ((4, 21, 2.0), (2, 50, 5.0), (8, 3, 0.1))
+    ]
+    weight, x = native.matrix(*parts), 10 * normal(2, 40)
+    everything = np.tile(np.arange(74, dtype=np.int32), (2, 1))
+    scores, _ = native.vocabulary(x, weight, everything)
+    np.testing.assert_allclose(np.exp(scores.astype(np.float64)).sum(1), 1.0, atol=1e-5)
+    x[1, 0] = np.nan
+    scores, _ = native.vocabulary(x, weight, everything)
+    assert np.isfinite(scores[0]).all() and np.isnan(scores[1]).all()
+    with pytest.raises(ValueError, match="column 74, the vocabulary has 74"):
+        native.vocabulary(x, weight, everything + 1)
+
+
+@pytest.mark.parametrize("streams", (1, 3))
+def test_lstm_is_the_gates_of_the_slow_product_one_frame_after_another(streams: int) -> None:
+    inputs, dim, frames = 20, 37, 6
+    qw, qr = codes(2, 4 * dim, inputs), codes(4, 4 * dim, dim)
+    sw, sr = np.full((4 * dim, 1), 0.4, np.float32), np.full((4 * dim, 1), 0.06, np.float32)
+    weight, recurrent = native.matrix((qw, 2, sw)), native.matrix((qr, 4, sr))
+    x, bias = normal(frames, streams, inputs), normal(4 * dim)
+
+    def run() -> tuple[Floats, Floats, Floats]:
+        h, c = normal(streams, dim, seed=2), normal(streams, dim, seed=3)
+        return native.lstm(x, weight, recurrent, bias, h, c), h, c
+
+    found = same_on_every_isa(run)
+    h, c = normal(streams, dim, seed=2), normal(streams, dim, seed=3)
+    outputs = []
+    for frame in x:
+        gates = reference.linear(frame, qw, sw, bias) + reference.linear(h, qr, sr)
+        i, f, g, o = np.split(gates.astype(np.float64), 4, axis=1)
+        c = (c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))).astype(np.float32)
+        h = (np.tanh(c.astype(np.float64)) / (1 + np.exp(-o))).astype(np.float32)
+        outputs.append(h)
+    expected = np.concatenate([np.ravel(outputs), h.ravel(), c.ravel()])
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # an activation may round to its other neighbour
+
+
+def test_lstm_in_chunks_gives_the_bits_of_the_whole_sequence() -> None:
+    q, step = codes(2, 64, 16), np.full((64, 1), 0.3, np.float32)
+    weight, x = native.matrix((q, 2, step)), normal(20, 1, 16)
+    h, c, whole_h, whole_c = (np.zeros((1, 16), np.float32) for _ in range(4))
+    whole = native.lstm(x, weight, weight, None, whole_h, whole_c)
+    parts = [native.lstm(x[a:b], weight, weight, None, h, c) for a, b in ((0, 1), (1, 8), (8, 20))]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert np.array_equal(h, whole_h) and np.array_equal(c, whole_c)
+    with pytest.raises(ValueError, match=r"an LSTM of width 16 has two matrices of 64 rows"):
+        native.lstm(x, native.matrix((q[:60], 2, step[:60])), weight, None, h, c)
+
+
+@pytest.mark.parametrize(("stride", "dilation", "channels"), ((1, 1, 50), (2, 1, 16), (1, 2, 7), (3, 2, 33)))
+def test_depthwise_equals_torchs_grouped_convolution(stride: int, dilation: int, channels: int) -> None:
+    x, taps, bias = normal(61, channels), normal(11, channels), normal(channels)
+    found = same_on_every_isa(
+        lambda: [
+            native.depthwise(x, taps, bias, stride=stride, dilation=dilation, pad=5 * dilation, relu=True)
+        ]
+    )
+    expected = torch.nn.functional.conv1d(
+        torch.from_numpy(x.T.copy())[None].double(),
+        torch.from_numpy(taps.T.copy())[:, None].double(),
+        torch.from_numpy(bias).double(),
+        stride,
+        5 * dilation,
+        dilation,
+        channels,
+    )
+    np.testing.assert_allclose(found, expected[0].T.relu().ravel(), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "zeros, structured", ((0, False), (128, False), (230, False), (255, False), (128, True))
+)
+def test_generated_matrices_are_those_of_the_seed(zeros: int, structured: bool) -> None:
+    for cols in (64, 100, 36):
+        signs = Signs(seed=7, layer=3, rows=45, cols=cols, zeros=zeros, structured=structured)
+        weight, stored = native.generated(signs, 0.5), signs.rows_of()
+        for isa in ISAS:
+            native.use_isa(isa)
+            rows = native.gather(weight, np.arange(45, dtype=np.int32))
+            assert np.array_equal(rows, 0.5 * stored)
+            for count in (1, 8, 20):
+                x, step = normal(count, cols), np.full((45, 1), 0.5, np.float32)
+                assert np.array_equal(native.linear(x, weight), reference.linear(x, stored, step))
