@@ -26,6 +26,7 @@ from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training, fit_
 from greenasr.compress.upkeep import Upkeep
 from greenasr.data.files import read_json, write_json
+from greenasr.models.dropout import set_dropout_
 from greenasr.models.tdnnf import Tdnnf, TdnnfConfig, semi_orthogonal_step_
 from greenasr.pipeline import adaptation, hybrid, hybrid_lm, rows, speakers
 from greenasr.pipeline.acoustic_models import load_acoustic, save_acoustic
@@ -195,6 +196,14 @@ def _row(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell:
         model = load_acoustic(home / start_of(place, row) / "train.packed").model
         bit_map = rows.bit_map_of(place, home, row, clusters_of(place, model))
         compressor = COMPRESSORS[rows.method_of(row)](bit_map)
+        compress = place.recipe.compress
+        share = compress.teach if row.teach is None else row.teach
+        if share:
+            teacher = load_acoustic(home / start_of(place, row) / "train.packed").model.to(place.device)
+            task = replace(task, teacher=teacher.eval(), share=share)
+        dropout = compress.dropout if row.dropout is None else row.dropout
+        if dropout is not None:
+            set_dropout_(model, dropout)
     training = rows.training_of(place, row, seed)
     path = hybrid.train(place, folder, task, units, model, training, compressor, rows.teller(tell))
     return {**hybrid.describe(path), "seconds_train": rows.seconds_of(folder)}

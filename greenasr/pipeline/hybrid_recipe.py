@@ -181,6 +181,9 @@ def _check(recipe: HybridRecipe) -> None:
     inputs = {"feat_dim": recipe.features.bins, "ivector_dim": recipe.features.ivectors}
     configure("tdnnf", {**recipe.model, **inputs, "n_pdfs": 1})
     for row in recipe.rows:
+        share = recipe.compress.teach if row.teach is None else row.teach
+        if not 0 <= share <= 1:
+            raise ValueError(f"row '{row.name}' has teach {share:g}: choose from 0 to 1.")
         if row.network not in ("manual", "searched"):
             raise ValueError(f"row '{row.name}' has network '{row.network}': choose manual or searched.")
     check_rows(

@@ -74,7 +74,8 @@ class Compress:
     """What every compressed row shares; ``bands`` and ``by`` shape the clusters of mixed plans.
 
     ``dropout`` is another than the float model's; ``cost_frames`` how much speech a batch of costs holds.
-    ``teach`` is the share of the training targets that the full-precision model's softmax makes up.
+    ``teach`` is the share of the training targets, or of a recogniser's loss, that the full-precision model's
+    softmax makes up.
     """
 
     widths: tuple[int, ...] = (1, 2, 3, 4, 6, 8)

@@ -4,6 +4,13 @@
 
 pdf_nt is the aligned pdf of output frame t, known when an alignment is given.  Povey et al. 2016, §2.7 and
 Kaldi's chain training; a network without the cross-entropy head is trained by LF-MMI alone.
+
+With a teacher, ``share`` s of the training loss is how far the pdfs are from the teacher's, frame by frame:
+
+    (1 - s) L  +  s · 1/F Σ_nt KL(softmax(teacher)_nt ‖ softmax(chain output)_nt)
+
+Hinton et al. 2015 (arXiv 1503.02531), at temperature 1.  What a frame's logits have in common matters to
+neither softmax nor decoder.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ from greenasr.data.feature_store import FeatureStore
 from greenasr.data.speech_batches import SpeechBatch, speech_batches
 from greenasr.decode.alignment import Alignment
 from greenasr.decode.context import PdfMap
+from greenasr.ops.divergence import kl
 from greenasr.ops.lfmmi import Graph, lfmmi
 from greenasr.tasks.speech import count_batches, evaluating, mean_loss, split_batches, store_of
 
@@ -36,6 +44,7 @@ class AcousticModel(Protocol):
     """What a hybrid network offers: logits of pdfs at the output rate."""
 
     output_xent: Any
+    training: bool
 
     def __call__(
         self, feats: Tensor, feat_lens: Tensor | None = None, ivectors: Tensor | None = None
@@ -74,6 +83,8 @@ class Chain:
     leaky: float = 1e-5
     l2: float = 5e-5
     augment: SpecAugment | None = None
+    teacher: AcousticModel | None = None
+    share: float = 0.0
 
     def batches(self, split: str, seed: int = 0) -> Iterator[SpeechBatch]:
         """One pass over a split, order and masks by ``seed``; only "train" is masked."""
@@ -88,14 +99,22 @@ class Chain:
         batch = batch.to(next(iter(model.parameters())).device)
         inputs = (batch.feats, batch.feat_lens, batch.ivectors)
         graphs = [self._numerator(utt_id) for utt_id in batch.ids]
+        xent = None
         if model.output_xent is None or not self.targets or not self.xent:
             logits, lens = model(*inputs)
-            return self._mmi(logits, lens, graphs, twice_differentiable)
-        logits, xent, lens = model.with_xent(*inputs)
+        else:
+            logits, xent, lens = model.with_xent(*inputs)
         loss = self._mmi(logits, lens, graphs, twice_differentiable)
-        pdfs = self._targets(batch.ids, logits.shape[1]).to(logits.device)
-        if bool((pdfs != UNALIGNED).any()):
-            loss = loss + self.xent * F.cross_entropy(xent.transpose(1, 2), pdfs, ignore_index=UNALIGNED)
+        if xent is not None:
+            pdfs = self._targets(batch.ids, logits.shape[1]).to(logits.device)
+            if bool((pdfs != UNALIGNED).any()):
+                loss = loss + self.xent * F.cross_entropy(xent.transpose(1, 2), pdfs, ignore_index=UNALIGNED)
+        if self.teacher is not None and model.training:
+            with torch.no_grad():
+                taught, _ = self.teacher(*inputs)
+            there = torch.arange(logits.shape[1], device=lens.device) < lens[:, None]
+            far = kl(taught[there].log_softmax(1), logits[there].log_softmax(1))
+            loss = (1 - self.share) * loss + self.share * far
         return loss
 
     def evaluate(self, model: Any, split: str) -> dict[str, float]:

@@ -148,6 +148,25 @@ def largest(chain: Chain) -> SpeechBatch:
     return next(b for b in replace(chain, frames=10_000).batches("train") if "sp0.9-u1" in b.ids)
 
 
+def test_a_teacher_s_share_of_the_loss_is_the_divergence_of_true_frames(chain: Chain) -> None:
+    pupil, teacher = network(), network(bottleneck=6).eval()
+    for parameter in [*pupil.parameters(), *teacher.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.3)  # the output layer begins at zero
+    batch, taught = largest(chain), replace(chain, teacher=teacher, share=0.3)
+    own = float(chain.loss(pupil.train(), batch).detach())
+    with torch.no_grad():
+        (p, lens), (q, _) = teacher(batch.feats, batch.feat_lens), pupil(batch.feats, batch.feat_lens)
+    frames = [
+        float((a.softmax(0) * (a.log_softmax(0) - b.log_softmax(0))).sum())
+        for row in range(len(lens))
+        for a, b in zip(p[row, : int(lens[row])], q[row, : int(lens[row])], strict=True)
+    ]
+    assert sum(frames) > 0.01
+    expected = 0.7 * own + 0.3 * sum(frames) / len(frames)
+    assert taught.loss(pupil, batch).item() == pytest.approx(expected, rel=1e-5)
+    assert taught.loss(pupil.eval(), batch).item() == chain.loss(pupil, batch).item()
+
+
 def test_frames_without_an_alignment_have_no_target(chain: Chain) -> None:
     found = chain._targets(["u3", "u1"], 20)
     assert (found[0] == UNALIGNED).all()
