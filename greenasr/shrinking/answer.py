@@ -141,12 +141,21 @@ def _notes(search: Search, full: Mapping[str, Any]) -> list[str]:
 
 def seconds(search: Search) -> dict[str, float]:
     """Seconds of finished work by kind: costs, proxies, models without and with training, test."""
-    found = {"full": 0.0, "costs": 0.0, "proxies": 0.0, "untrained": 0.0, "trained": 0.0, "test": 0.0}
+    found = {
+        "data": 0.0,
+        "full": 0.0,
+        "costs": 0.0,
+        "proxies": 0.0,
+        "untrained": 0.0,
+        "trained": 0.0,
+        "test": 0.0,
+    }
     run = search.board.run
     for path in sorted(run.glob("**/result.json")):
         name = path.parent.relative_to(run).as_posix()
         first = name.partition("/")[0]
-        kind = {"plans": "proxies", "test": "test", "full": "full"}.get(first, "costs")
+        kinds = {"plans": "proxies", "test": "test", "full": "full", "features": "data"}
+        kind = kinds.get(first, "data" if first.startswith("graph-") else "costs")
         if first == "models":
             kind = "untrained" if name.endswith(f"-{UNTRAINED}") else "trained"
         found[kind] += float((search.board.done(name) or {})["seconds"])

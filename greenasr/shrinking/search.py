@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from greenasr.compress.allocate import allocate, plan
 from greenasr.compress.clusters import make_clusters
@@ -213,7 +213,7 @@ class Search:
     def _measure(self, method: str, folder: Path, tell: Tell) -> Result:
         """A cost table, or why this model has none: layers that run by no call, no second derivative."""
         model = copy.deepcopy(self.model).to(self.device).eval()
-        task: Any = self.task
+        task: Any = _Small(self.task)
         try:
             costs = measure_costs(
                 method, model, task, self.clusters, self.space.widths, step=self.space.step,
@@ -289,6 +289,19 @@ class Search:
             split: {"wer": wer(counts), "ci95": list(bootstrap_ci95(counts)), **totals(counts)},
             "seconds_score": time.perf_counter() - began,
         }
+
+
+@dataclass(frozen=True)
+class _Small:
+    """A task as costs see it."""
+
+    task: ShrinkTask
+
+    def loss(self, model: Any, batch: Any, *, twice_differentiable: bool = False) -> Tensor:
+        return self.task.loss(model, batch, twice_differentiable=twice_differentiable)
+
+    def batches(self, split: str, seed: int = 0) -> Iterable[Any]:
+        return self.task.batches("costs", seed)
 
 
 def totals(counts: Iterable[Any]) -> dict[str, int]:

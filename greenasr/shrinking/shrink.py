@@ -75,7 +75,8 @@ def shrink(
     board = Board(out, tell)
     package = package or OwnClass(model)
     search = Search(model, task, package, space, question or Question(), board, device)
-    settings = {"model": fingerprint(model), "data": data_of(task), "space": space.to_json()}
+    settings = {"model": fingerprint(model), "data": {**data_of(task), **task.describe()}}
+    settings["space"] = space.to_json()
     _ = search.clusters  # a model without weights to quantize is refused before a folder is made
     check_version(out / SETTINGS)
     check_same(out / SETTINGS, {"format": FORMAT, **settings})
@@ -131,10 +132,10 @@ def fingerprint(model: nn.Module) -> str:
     return found.hexdigest()[:16]
 
 
-def data_of(task: ShrinkTask) -> dict[str, str]:
+def data_of(task: ShrinkTask) -> dict[str, Any]:
     """16 hex digits of the utterances of each set, where the task tells them."""
     found = {}
     for split in ("train", "dev", "test"):
         rows = sorted(task.utterances(split).items())
-        found[split] = hashlib.sha256(repr(rows).encode()).hexdigest()[:16] if rows else ""
+        found[f"{split}_utterances"] = hashlib.sha256(repr(rows).encode()).hexdigest()[:16] if rows else ""
     return found

@@ -27,7 +27,7 @@ class ShrinkTask(Protocol):
         ...
 
     def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
-        """One pass over "train", whose order follows ``seed``, or over "dev"."""
+        """One pass over "train" by ``seed``, over "costs", small batches of it by ``seed``, or over "dev"."""
         ...
 
     def n_batches(self, split: str) -> int:
@@ -40,6 +40,10 @@ class ShrinkTask(Protocol):
 
     def utterances(self, split: str) -> Mapping[str, str]:
         """Id -> what tells its content from others' ("" where nothing does), of "train", "dev" or "test"."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Plain data: what figures depend on beside the model and the utterances."""
         ...
 
 
@@ -69,7 +73,7 @@ class OwnTask:
 
     def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
         """One pass."""
-        if split == "train":
+        if split in ("train", "costs"):
             order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
             return (self.train[i] for i in order.tolist())
         return iter(self.dev_batches or self.train[: max(1, len(self.train) // 8)])
@@ -88,6 +92,10 @@ class OwnTask:
         if self.ids is None or split == "train":
             return {}
         return dict.fromkeys(self.ids(self.dev if split == "dev" else self.test), "")
+
+    def describe(self) -> dict[str, Any]:
+        """How much there is of it."""
+        return {"train": len(self.train), "dev": self.n_batches("dev")}
 
 
 def check_apart(task: ShrinkTask, allow: bool = False) -> list[str]:

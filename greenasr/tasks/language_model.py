@@ -60,7 +60,7 @@ class LanguageModel:
         """One pass over a split, shuffled by ``seed``."""
         ids = self._ids(split)
         if self.by_sentence:
-            rows = [row for row in self._sentences(split) if len(row) < self.length]
+            rows = [row for row in self.sentences(split) if len(row) < self.length]
             yield from (
                 b for b, _ in batches.sentences(rows, self.tokenizer.eos, self.length * self.batch, seed)
             )
@@ -145,7 +145,7 @@ class LanguageModel:
         score, eos = self.scoring(model), self.tokenizer.eos
         with evaluating(model):
             if self.by_sentence:
-                ids = self._sentences(split)
+                ids = self.sentences(split)
                 yield from sentence_scores.sentence_logprobs(score, ids, eos, self.length, progress)
                 return
             yield sentence_scores.stream_logprobs(
@@ -169,7 +169,8 @@ class LanguageModel:
             raise ValueError(f"no text for the split '{split}'; there is {', '.join(self.splits)}.")
         return self.splits[split]
 
-    def _sentences(self, split: str) -> list[list[int]]:
+    def sentences(self, split: str) -> list[list[int]]:
+        """Ids of every sentence of a split, without its end."""
         ids = self._ids(split)
         ends = np.flatnonzero(ids == self.tokenizer.eos)
         return [row[:-1].tolist() for row in np.split(ids, ends + 1)[:-1]]

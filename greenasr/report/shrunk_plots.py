@@ -1,0 +1,150 @@
+"""Plots of a search: the front, bits and sensitivity of every layer, weights against their levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from greenasr.data.files import read_json
+from greenasr.report.drawing import GREY, WIDE, clean, log_axis, svg
+from greenasr.runtime import format as packed_format
+from greenasr.runtime.format import PackedSpan
+
+MB = 1e6
+PANELS = 6  # layers whose weights are shown
+GREEN, ORANGE, BLUE = "#009E73", "#E69F00", "#0072B2"
+Value = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+
+def plots(value: Value, run: Path) -> list[tuple[str, str]]:
+    """(title, SVG) of everything that there are figures for."""
+    found = [("Words wrong against the size of the file", front_plot(value))]
+    row = next((row for row in value["models"] if row["name"] == value["smallest"]), None)
+    if row is not None:
+        costs = read_json(run / f"costs-{row['cost']}" / "costs.json")
+        found.append(("Bits and sensitivity of every layer", layers_plot(row, costs)))
+        packed = packed_format.read(run / "models" / row["name"] / "model.packed")
+        full = packed_format.read(run / "full" / "model.packed")
+        found.append(("Weights against their levels", levels_plot(packed, full.weights())))
+    return found
+
+
+def front_plot(value: Value) -> str:
+    """WER against megabytes: dev of every model, test with its 95 % interval of the finalists."""
+    full, rows = value["full"], value["models"]
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(WIDE, 3.8), layout="constrained")
+        axes = figure.subplots()
+        sizes = np.array([full["bytes"], *(row["bytes"] for row in rows)]) / MB
+        log_axis(axes, "x", sizes.min() * 0.8, sizes.max() * 1.25)
+        for trained, colour, word in ((True, GREEN, "trained, dev"), (False, ORANGE, "not trained, dev")):
+            some = [row for row in rows if (row["estimator"] != "none") == trained]
+            if some:
+                x, y = [row["bytes"] / MB for row in some], [row["dev"]["wer"] for row in some]
+                axes.plot(x, y, "o", color=colour, markersize=5, alpha=0.7, label=word)
+        front = [row for row in rows if row["front"]]
+        line = [(row["bytes"] / MB, row["dev"]["wer"]) for row in front]
+        axes.plot(*np.array(line).T, color=GREY, linewidth=0.8, linestyle=":", label="front on dev")
+        for row in rows:
+            if test := row.get("test"):
+                x = row["bytes"] / MB
+                axes.vlines(x, *test["ci95"], color=BLUE, linewidth=1)
+                chosen = row["name"] == value["smallest"]
+                axes.plot(x, test["wer"], "D" if chosen else "s", color=BLUE, markersize=9 if chosen else 5)
+        axes.plot([], [], "s", color=BLUE, label="test, 95 %; ◆ the answer")
+        x = full["bytes"] / MB
+        axes.vlines(x, *full["test"]["ci95"], color="black", linewidth=1)
+        axes.plot(x, full["test"]["wer"], "*", color="black", markersize=11, label="full precision, test")
+        axes.axhline(full["test"]["wer"], color="black", linewidth=0.6, linestyle="--", alpha=0.6)
+        near = [full["test"]["ci95"][1], *(row["test"]["ci95"][1] for row in rows if row.get("test"))]
+        top = 2.0 * max(near)
+        if top < max(row["dev"]["wer"] for row in rows):
+            axes.set_ylim(min(0, axes.get_ylim()[0]), top)
+            axes.set_title("some models lie above", fontsize=7, loc="right", color=GREY)
+        clean(axes)
+        axes.set_xlabel("file, MB (log scale)")
+        axes.set_ylabel("words wrong, %")
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+        return svg(figure, "words wrong against the size of the file")
+
+
+def layers_plot(row: Row, costs: Value) -> str:
+    """Bits of every cluster, first on top, beside what its narrowest width would cost."""
+    clusters = costs["clusters"]
+    names = [each["name"] for each in clusters]
+    bits = [row["plan"][name] for name in names]
+    narrow = np.array([max(each["costs"][min(each["costs"], key=int)], 0.0) for each in clusters])
+    narrow = narrow / max(narrow.max(), 1e-30)
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(WIDE, 1.1 + 0.17 * len(names)), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
+        places = np.arange(len(names))
+        left.barh(places, bits, color=GREEN, height=0.75)
+        for place, width in zip(places, bits, strict=True):
+            left.text(width + 0.1, place, str(width), va="center", fontsize=6)
+        left.set_yticks(places, [short(name) for name in names], fontsize=6)
+        left.set_ylim(len(names) - 0.4, -0.6)
+        left.set_xlim(0, max(bits) + 1)
+        left.set_xlabel("bits", fontsize=8)
+        low = max(narrow[narrow > 0].min(initial=1.0), 1e-6)
+        right.barh(places, np.maximum(narrow, low / 2), color=ORANGE, height=0.75, left=low / 4)
+        right.set_xscale("log")
+        width = min(next(iter(clusters))["costs"], key=int)
+        right.set_xlabel(f"{costs['method']} cost at {width} bits, largest = 1", fontsize=8)
+        for axes in (left, right):
+            axes.tick_params(labelsize=6, length=0)
+            clean(axes)
+            axes.grid(False, axis="y")
+        return svg(figure, "bits and sensitivity of every layer")
+
+
+def short(name: str, most: int = 30) -> str:
+    """The end of a long name.
+
+    >>> short("encoder.layers.0.attention.query.weight", 12)
+    '…uery.weight'
+    """
+    return name if len(name) <= most else "…" + name[-most + 1 :]
+
+
+def levels_plot(packed: packed_format.Packed, full: Mapping[str, NDArray[Any]]) -> str:
+    """Full-precision weights in units of their step, and how often each level is used; the largest layers."""
+    spans = sorted(packed.spans.values(), key=lambda span: -span.numel)[:PANELS]
+    across = min(2, len(spans))
+    down = -(-len(spans) // across)
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(WIDE, 0.6 + 1.35 * down), layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False).ravel()
+        for axes, span in zip(grid, spans, strict=False):
+            places, codes = _places(span, full[span.name]), span.codes()
+            reach = max(1.5, float(np.abs(codes).max()) + 0.5)
+            edges = np.linspace(-reach, reach, 121)
+            counts = np.histogram(places, edges)[0] / places.size
+            axes.stairs(counts / counts.max(), edges, fill=True, color="#cfd8d3")
+            levels, times = np.unique(codes, return_counts=True)
+            axes.vlines(levels, 0, times / times.max(), color=GREEN, linewidth=2 if len(levels) < 20 else 0.8)
+            axes.set_title(f"{short(span.name)}: {span.bits} bits", fontsize=6, loc="left")
+            axes.tick_params(labelsize=6, labelleft=False, length=0)
+            clean(axes)
+            axes.grid(False)
+        for axes in grid[len(spans) :]:
+            axes.remove()
+        figure.supxlabel("weight / step; grey: full precision, green: levels in use", fontsize=7)
+        return svg(figure, "weights against their levels")
+
+
+def _places(span: PackedSpan, weight: NDArray[Any]) -> NDArray[np.float64]:
+    """Full-precision weights of a span in units of its steps, flat."""
+    rows = weight.reshape(len(weight), -1)[span.start : span.stop].astype(np.float64)
+    step = np.maximum(span.step.astype(np.float64), 1e-30)
+    if step.ndim == 3:
+        rows = rows.reshape(len(rows), step.shape[1], -1)
+    found: NDArray[np.float64] = (rows / step).ravel()
+    return found
