@@ -212,7 +212,7 @@ class Search:
 
     def _measure(self, method: str, folder: Path, tell: Tell) -> Result:
         """A cost table, or why this model has none: layers that run by no call, no second derivative."""
-        model = copy.deepcopy(self.model).to(self.device).eval()
+        model = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(True)  # frozen weights too
         task: Any = _Small(self.task)
         try:
             costs = measure_costs(

@@ -35,9 +35,9 @@ class Space:
     skip: tuple[str, ...] = ()
     finer: float = 1.15
     keep: int = 1
-    cost_batches: int = 8
-    cost_tolerance: float = 0.1
-    max_probes: int = 128
+    cost_batches: int = 4
+    cost_tolerance: float = 0.2
+    max_probes: int = 24
     seed: int = 0
 
     def __post_init__(self) -> None:
