@@ -35,20 +35,6 @@ class TdnnfOnArrays:
         return _array(found[0].float())
 
 
-class CtcOnArrays:
-    """A CTC network that hears one utterance at a time."""
-
-    def __init__(self, model: Any):
-        self.model, self.stride = model.eval(), int(model.config.stride)
-
-    @torch.inference_mode()
-    def logits(self, feats: Floats) -> NDArray[np.float32]:
-        """Features (T, F) -> logits of blank and labels (T', C)."""
-        device = self.model.output.weight.device
-        found, _ = self.model(_tensor(feats, device)[None], None)
-        return _array(found[0].float())
-
-
 class RnntOnArrays:
     """A transducer as `decode.transducer` searches with it, in evaluation mode: no dropout."""
 
@@ -109,6 +95,12 @@ class LogitsOnArrays:
 
     def __init__(self, model: nn.Module):
         self.model = model.eval()
+
+    @property
+    def stride(self) -> int:
+        """Feature frames in one output frame."""
+        config: Any = self.model.config
+        return int(config.stride)
 
     @torch.inference_mode()
     def logits(self, feats: Floats) -> NDArray[np.float32]:

@@ -132,11 +132,11 @@ def language_model(path: Path, engine: Engine = "runtime") -> LanguageScorer:
 def ctc(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Ctc, Labels]:
     """The network of a packed CTC model; ValueError when it is of another kind."""
     if engine == "torch":
-        from greenasr.models.on_arrays import CtcOnArrays
+        from greenasr.models.on_arrays import LogitsOnArrays
         from greenasr.pipeline.ctc_models import load_ctc
 
         saved = load_ctc(path)
-        return CtcOnArrays(saved.model), saved.units
+        return LogitsOnArrays(saved.model), saved.units
     cure = "give one that `greenasr table` made of a recipe of kind ctc"
     units = _around(path, packed, ("quartznet",), Labels.from_json, f"no CTC network ({{}}): {cure}")
     check_outputs(path, int(packed.config["vocab"]), units)

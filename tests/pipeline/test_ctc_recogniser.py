@@ -16,12 +16,9 @@ from greenasr.pipeline.ctc_recogniser import CtcRecogniser, log_softmax
 from greenasr.pipeline.models import save
 from greenasr.pipeline.streaming import load_any
 from greenasr.pipeline.transcribe import transcribe
-from greenasr.runtime.engine import FAMILIES
 
 Call = Callable[..., Any]
 Hum = Callable[..., NDArray[np.float32]]
-ENGINES = ["torch", *(["runtime"] if "quartznet" in FAMILIES else [])]
-HERE: Any = ENGINES[-1]
 SAID = (0.3, "LOW", 0.3, "HIGH", 0.25, "HIGH", 0.3)
 WORDS = ["LOW", "HIGH", "HIGH"]
 TIMES = [(0.3, 0.8), (1.1, 1.6), (1.85, 2.35)]
@@ -31,7 +28,7 @@ def heard(recogniser: Any, sound: NDArray[np.float32]) -> list[Any]:
     return list(transcribe(recogniser, [sound], 16_000, "a"))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["runtime", "torch"])
 @pytest.mark.parametrize("with_graph", [False, True])
 def test_words_are_heard_where_they_are(
     tones_ctc: Path, tones: Path, hum: Hum, engine: Any, with_graph: bool
@@ -45,17 +42,17 @@ def test_words_are_heard_where_they_are(
 
 
 def test_both_engines_give_the_same_logits(tones_ctc: Path, hum: Hum) -> None:
-    a, b = (load_any(tones_ctc, engine=engine) for engine in (HERE, "torch"))
+    a, b = (load_any(tones_ctc, engine=engine) for engine in ("runtime", "torch"))
     assert isinstance(a, CtcRecogniser) and isinstance(b, CtcRecogniser)
     feats = a.features(hum(*SAID))
     ours, theirs = a.model.logits(feats), b.model.logits(feats)
     assert ours.shape == theirs.shape == (-(-len(feats) // a.model.stride), a.units.tokenizer.size + 1)
-    np.testing.assert_allclose(ours, theirs, atol=1e-3, rtol=1e-3)
+    assert np.abs(ours - theirs).max() < 0.01 * np.abs(theirs).max()
 
 
 def test_lists_are_of_different_words_best_first(tones_ctc: Path, tones: Path, hum: Hum) -> None:
     for arpa in (None, tones / "lm.arpa"):
-        recogniser = load_any(tones_ctc, arpa=arpa, n=4, engine=HERE)
+        recogniser = load_any(tones_ctc, arpa=arpa, n=4)
         (found,) = heard(recogniser, hum(*SAID))
         entry = recogniser.nbest(found)
         assert entry.hyps[0] == " ".join(WORDS) and len(entry.hyps) == len(set(entry.hyps)) <= 4
@@ -72,26 +69,26 @@ def test_the_command_prints_words_and_keeps_the_graph_beside_the_model(
     model.write_bytes(tones_ctc.read_bytes())
     soundfile.write(tmp_path / "a.wav", hum(*SAID), 16_000)
     for more in ((), ("--arpa", tones / "lm.arpa")):
-        called = greenasr("transcribe", model, tmp_path / "a.wav", "--engine", HERE, *more)
+        called = greenasr("transcribe", model, tmp_path / "a.wav", *more)
         assert called.code == 0, called.err
         assert [line.split()[4] for line in called.out.splitlines()] == WORDS
     (graph,) = tmp_path.glob("model.packed.graph-*")
-    called = greenasr("transcribe", model, tmp_path / "a.wav", "--engine", HERE, "--graph", graph)
+    called = greenasr("transcribe", model, tmp_path / "a.wav", "--graph", graph)
     assert [line.split()[4] for line in called.out.splitlines()] == WORDS
 
 
 def test_what_does_not_belong_together_is_refused(tones_ctc: Path, tones: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labellings, 1 or more; 16 is usual"):
-        load_any(tones_ctc, beam=2.5, engine=HERE)
+        load_any(tones_ctc, beam=2.5)
     with pytest.raises(ValueError, match="are a graph's: give --arpa or --graph too"):
-        load_any(tones_ctc, acoustic_scale=0.5, engine=HERE)
+        load_any(tones_ctc, acoustic_scale=0.5)
     with pytest.raises(ValueError, match="not both"):
-        load_any(tones_ctc, arpa=tones / "lm.arpa", graph=tmp_path, engine=HERE)
+        load_any(tones_ctc, arpa=tones / "lm.arpa", graph=tmp_path)
     other = tmp_path / "other.arpa"
     other.write_text((tones / "lm.arpa").read_text().replace("LOW", "up").replace("HIGH", "dn"))
     with pytest.raises(ValueError, match="can spell none of its 2 words"):
-        load_any(tones_ctc, arpa=other, engine=HERE)
-    recogniser = load_any(tones_ctc, arpa=tones / "lm.arpa", engine=HERE)
+        load_any(tones_ctc, arpa=other)
+    recogniser = load_any(tones_ctc, arpa=tones / "lm.arpa")
     assert isinstance(recogniser, CtcRecogniser)
     graph: Any = recogniser.search
     with pytest.raises(ValueError, match="the decoding graph is of 3 outputs"):
