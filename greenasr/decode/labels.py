@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from greenasr.data.text import Tokenizer
 from greenasr.decode.transducer import BLANK, Hypothesis
@@ -16,6 +16,24 @@ def labels_of(tokenizer: Tokenizer, text: str) -> list[int]:
 def words_of(tokenizer: Tokenizer, labels: Sequence[int]) -> str:
     """What labels spell."""
     return " ".join(tokenizer.words_of([label - BLANK - 1 for label in labels]))
+
+
+def spellings(tokenizer: Tokenizer, words: Iterable[str]) -> dict[str, list[int]]:
+    """The labels of each word that the tokenizer can spell; others are left out.
+
+    >>> from greenasr.data.text import Letters
+    >>> spellings(Letters((" ", "a", "b")), ["ab", "abc"])
+    {'ab': [1, 2, 3]}
+    """
+    found = {}
+    for word in words:
+        try:
+            labels = labels_of(tokenizer, word)
+        except ValueError:  # a letter that there is not
+            continue
+        if labels and words_of(tokenizer, labels) == word:
+            found[word] = labels
+    return found
 
 
 def timed_words(tokenizer: Tokenizer, hyp: Hypothesis, shift: float) -> list[tuple[str, float, float]]:

@@ -23,7 +23,7 @@ from greenasr.data.augment import SpecAugment
 from greenasr.data.features import RATE, SHIFT
 from greenasr.data.files import read_json
 from greenasr.decode.ctc_graph import cached_ctc_graph
-from greenasr.decode.labels import labels_of, words_of
+from greenasr.decode.labels import spellings, words_of
 from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import UNK
 from greenasr.decode.transducer import transducer_nbest
@@ -32,7 +32,7 @@ from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.pipeline import end_to_end, rows
 from greenasr.pipeline.ctc_models import load_ctc
 from greenasr.pipeline.ctc_recipe import CtcRecipe, CtcRow
-from greenasr.pipeline.end_to_end import Kind, decoded, ids_of, tokenizer_of
+from greenasr.pipeline.end_to_end import Kind, decoded, ids_of, packed_file, tokenizer_of
 from greenasr.pipeline.place import SpeechPlace, Tell, noted, tuned_on
 from greenasr.pipeline.run import Stage
 from greenasr.roles import BitMap, Compressor
@@ -62,11 +62,32 @@ def make_task(place: Place, part: str, row: CtcRow) -> tuple[Ctc, int]:
 
 
 def _network(place: Place, part: str, row: CtcRow, task: Ctc, seed: int) -> nn.Module:
-    """A new network of a row; rows of one seed and shape begin from the same weights."""
+    """A new network of a row; rows of one seed and shape begin from the same weights.
+
+    The row "float" of a recipe with [labels] packed begins from that file.
+    """
     torch.manual_seed(seed)
     config = place.recipe.settings_of(row, task.tokenizer.size + 1)
+    if place.recipe.labels.packed and not row.network:
+        return _begun(place, config, task)
     make = next(network for network, settings in CTC_MODELS.values() if isinstance(config, settings))
     made: nn.Module = make(config)
+    return made
+
+
+def _begun(place: Place, config: Any, task: Ctc) -> nn.Module:
+    """The network of the recipe's packed file; ValueError where the recipe describes another."""
+    path = packed_file(place)
+    saved = load_ctc(path)
+    pairs = [(saved.model.config.to_json(), config.to_json())]
+    pairs.append((saved.units.features.to_json(), task.stores["train"].features.to_json()))
+    for section, (theirs, ours) in zip(("model", "features"), pairs, strict=True):
+        if odd := [key for key, value in theirs.items() if ours.get(key) != value]:
+            raise ValueError(
+                f"{path}: its {odd[0]} is {theirs[odd[0]]}, the recipe's {ours.get(odd[0])}: give the file's "
+                f"settings in [{section}], `greenasr inspect` lists them."
+            )
+    made: nn.Module = saved.model
     return made
 
 
@@ -138,8 +159,7 @@ def make_decoder(place: Place, part: str, stride: int, tuned: Mapping[str, float
     Words that the tokenizer cannot spell are left out; those that the n-gram lacks share its unknown mass.
     """
     tokenizer, settings, folder = tokenizer_of(place, part), place.recipe.decode, place.run / part / "ngram"
-    spelled = {word: labels_of(tokenizer, word) for word in place.lexicon.words}
-    spelled = {word: y for word, y in spelled.items() if y and words_of(tokenizer, y) == word}
+    spelled = spellings(tokenizer, place.lexicon.words)
     graph = cached_ctc_graph(folder / "graph", spelled, tokenizer.size + 1, folder / "lm.arpa.gz", unk=UNK)
     tuned = tuned or {"acoustic_scale": 1.0, "word_penalty": 0.0}
     return Decoder(

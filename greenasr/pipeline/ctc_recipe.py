@@ -169,6 +169,8 @@ def load_ctc_recipe(path: str | Path) -> CtcRecipe:
 def _check(recipe: CtcRecipe) -> None:
     """Refuse what would fail late."""
     recipe.decode.search()
+    if recipe.labels.packed and not recipe.corpus.source:
+        raise ValueError("[labels] packed lies in the folder of a corpus: name its [corpus] source too.")
     if recipe.features.ivectors:
         raise ValueError("[features] ivectors: CTC networks read none, leave them out.")
     if recipe.decode.order not in range(6) or (recipe.lm.rows and not recipe.decode.order):

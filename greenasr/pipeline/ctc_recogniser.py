@@ -18,7 +18,7 @@ from greenasr.decode.arpa import read_arpa
 from greenasr.decode.ctc import PrefixBeam
 from greenasr.decode.ctc_graph import build_ctc_graph, cached_ctc_graph, ctc_graph_key
 from greenasr.decode.graph import DecodingGraph
-from greenasr.decode.labels import labels_of, words_of
+from greenasr.decode.labels import spellings
 from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import BOS, EOS, UNK
 from greenasr.decode.wfst import Decoder, Hypothesis, Logits, to_nbest
@@ -131,8 +131,7 @@ def graph_of_words(model: Path, units: Labels, arpa: Path) -> DecodingGraph:
     """
     tokenizer = units.tokenizer
     listed = [word for word in read_arpa(arpa).words if word not in (BOS, EOS, UNK)]
-    spelled = {word: labels_of(tokenizer, word) for word in listed}
-    spelled = {word: y for word, y in spelled.items() if words_of(tokenizer, y) == word}
+    spelled = spellings(tokenizer, listed)
     if not spelled:
         raise ValueError(
             f"{arpa}: the model's labels can spell none of its {len(listed)} words, e.g. "

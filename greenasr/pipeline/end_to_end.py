@@ -72,7 +72,7 @@ def stages(kind: Kind, place: Place) -> list[Stage]:
         Stage("features", ("corpus",), partial(make_features, place)),
     ]
     for part in place.parts:
-        made.append(Stage(f"{part}/labels", ("features",), partial(_labels, place, part)))
+        made.append(Stage(f"{part}/labels", ("features",), partial(_labels, kind, place, part)))
         if place.recipe.decode.order:
             made.append(Stage(f"{part}/ngram", ("features",), partial(_ngram, place, part)))
         for seed in place.recipe.corpus.seeds:
@@ -115,9 +115,12 @@ def _rivals(place: Place, row: Row) -> list[Row]:
     return [r for r in place.recipe.rows if (r.method, r.start) == ("admm", row.start)]
 
 
-def _labels(place: Place, part: str, folder: Path, tell: Tell) -> Result:
+def _labels(kind: Kind, place: Place, part: str, folder: Path, tell: Tell) -> Result:
     settings, text = place.recipe.labels, [words for words in place.transcripts(part) if words]
-    made = lm.make_tokenizer(settings.kind, settings.size, text)
+    if settings.packed:
+        made = kind.load(packed_file(place)).units.tokenizer
+    else:
+        made = lm.make_tokenizer(settings.kind, settings.size, text)
     write_json(folder / "tokenizer.json", made.to_json())
     return {"size": made.size, "sentences": len(text)}
 
@@ -125,6 +128,14 @@ def _labels(place: Place, part: str, folder: Path, tell: Tell) -> Result:
 def _ngram(place: Place, part: str, folder: Path, tell: Tell) -> Result:
     made = write_ngram(place, part, folder)
     return {"order": made.order, "counts": list(made.counts)}
+
+
+def packed_file(place: Place) -> Path:
+    """The network that the recipe begins from; ValueError where it is not there."""
+    path = (place.data or Path()) / place.recipe.labels.packed
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, which [labels] packed names.")
+    return path
 
 
 def tokenizer_of(place: Place, part: str) -> Tokenizer:

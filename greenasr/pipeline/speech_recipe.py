@@ -80,10 +80,15 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """What the network says: "letters", "pieces" of words, or "words", at most ``size`` of them."""
+    """What the network says: "letters", "pieces" of words, or "words", at most ``size`` of them.
+
+    With ``packed``, a file relative to ``--data``, they are those of the network in it, from which the row
+    "float" then begins.
+    """
 
     kind: str = "pieces"
     size: int = 500
+    packed: str = ""
 
     def __post_init__(self) -> None:
         """Refuse kinds that no tokenizer has."""
@@ -285,6 +290,8 @@ def check_rows(
 def plain(recipe: Any) -> dict[str, Any]:
     """A recipe as JSON takes it; runs that are older than a setting have its default."""
     value = older(dataclasses.asdict(recipe))
+    if not value.get("labels", {}).get("packed", True):
+        del value["labels"]["packed"]
     for name in ("domain", "utterances", "held_out"):
         if value["corpus"][name] == getattr(Corpus, name):
             del value["corpus"][name]

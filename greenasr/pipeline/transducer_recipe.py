@@ -144,6 +144,8 @@ def _check(recipe: TransducerRecipe) -> None:
     """Refuse what would fail late."""
     configure("rnnt", {**recipe.model, "feat_dim": recipe.features.bins, "vocab": 2})
     recipe.decode.search()
+    if recipe.labels.packed:
+        raise ValueError("[labels] packed: only CTC networks begin from a file, leave it out.")
     if recipe.features.ivectors:
         raise ValueError("[features] ivectors: transducers read none, leave them out.")
     if recipe.decode.order not in range(6) or (recipe.lm.rows and not recipe.decode.order):

@@ -161,6 +161,37 @@ def test_a_corpus_without_a_dev_split_holds_training_speakers_out(
     assert called.code == 2 and "has a split 'dev': leave [corpus] held_out out" in called.err
 
 
+def test_a_table_may_begin_from_a_packed_network_and_compress_it_as_it_is(
+    place: Place, corpus: Path, write_recipe: Recipe, tmp_path: Path, greenasr: Call
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("audio", "manifest.tsv"):
+        (data / name).symlink_to(corpus / name)
+    there = place.run / "all" / "seed0" / "float" / "model.packed"
+    (data / "given.packed").symlink_to(there)
+    given = ('kind = "letters"', 'packed = "given.packed"')
+    rows = '[[row]]\nmethod = "float"\n[[row]]\nmethod = "none"\nbits = 8\n'
+    only = "all/seed0/float/words,all/seed0/none-8/words"
+    recipe = write_recipe(tmp_path, rows, given, ("epochs = 20", "epochs = 0"), kind="ctc")
+    called = greenasr("table", recipe, "--data", data, "--out", tmp_path / "run", "--only", only)
+    assert called.code == 0, called.err
+    words = Path("all") / "seed0" / "float" / "words" / "test.nbest.jsonl"
+    assert (tmp_path / "run" / words).read_text() == (place.run / words).read_text()
+    for change, message in (
+        (
+            ("width = 24", "width = 20"),
+            "its width is 24, the recipe's 20: give the file's settings in [model]",
+        ),
+        (('packed = "given.packed"', 'packed = "none.packed"'), "none.packed: no such file"),
+    ):
+        recipe.write_text(recipe.read_text().replace(*change))
+        called = greenasr(
+            "table", recipe, "--data", data, "--out", tmp_path / change[1][-6:-1], "--only", only
+        )
+        assert called.code == 2 and message in called.err, called.err
+
+
 @pytest.mark.parametrize(
     ("changes", "rows", "message"),
     [
