@@ -1,5 +1,6 @@
 """QuartzNet and MatchboxNet against the published counts and a slow forward of the same weights."""
 
+import copy
 import json
 
 import pytest
@@ -152,6 +153,22 @@ def test_a_layer_with_a_listener_gives_the_same_as_without():
             module.register_forward_hook(lambda m, x, y: heard.append(m))
     torch.testing.assert_close(model(feats)[0], want, rtol=1e-4, atol=1e-5)
     assert {type(m).__name__ for m in heard} >= {"Conv1d", "Linear"}
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_logits_and_gradients():
+    model = trained_a_little(QuartzNet(SMALL_QUARTZ)).train()
+    feats, lens = (
+        torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(8)),
+        torch.tensor([40, 31, 17]),
+    )
+    found = []
+    for device in ("cpu", "cuda"):
+        moved = copy.deepcopy(model).to(device)
+        logits, _ = moved(feats.to(device), lens.to(device))
+        logits.square().mean().backward()
+        found.append([logits.detach().cpu(), *(p.grad.cpu() for p in moved.parameters())])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "config"), [("quartznet", SMALL_QUARTZ), ("matchboxnet", SMALL_MATCHBOX)])

@@ -160,6 +160,12 @@ def test_large_matrices_stretch_vectors_as_independent_signs_do():
     assert 1.9 < np.mean(norms) < 2.05
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("spec", KINDS, ids=str)
+def test_a_gpu_gives_the_same_matrix(spec):
+    assert np.array_equal(signs(spec, device="cuda").cpu().numpy(), spec.rows_of())
+
+
 def test_numbers_name_the_matrix():
     for spec in KINDS:
         assert Signs.from_numbers(spec.to_numbers()) == spec

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from greenasr.compress.clusters import make_clusters
+from greenasr.compress.none import NoCompression
 from greenasr.ops import bits as bitpack
 from greenasr.roles import BitMap, Cluster, Quantized, Span
 from greenasr.runtime import format as packed_format
@@ -169,6 +171,16 @@ def test_a_generated_matrix_travels_as_its_seed(tmp_path: Path) -> None:
     layer = again.get_submodule("blocks.1.subs.0.pointwise")
     assert np.array_equal(packed.weights()["blocks.1.subs.0.pointwise.weight"], layer.weight.numpy())
     assert size < 4 * sum(value.numel() for value in state.values()) + 4000  # no byte of 12,288 weights
+
+
+def test_a_ternary_matchboxnet_with_the_rest_at_8_bits_takes_less_than_70_kb(tmp_path: Path) -> None:
+    config = {"feat_dim": 64, "classes": 30, "ternary": {"threshold": 0.5, "seed": 5}}
+    model = build("matchboxnet", config)
+    bit_map = BitMap.uniform(make_clusters(model), 8)
+    quantized = NoCompression(bit_map).finish_(model)
+    units = {"words": [f"word {i}" for i in range(30)]}
+    size = P.pack(tmp_path / "m", "matchboxnet", config, model.state_dict(), quantized, bit_map, units, {})
+    assert 59_000 < size < 70_000
 
 
 def test_a_seed_missing_from_a_file_is_refused(tmp_path: Path) -> None:

@@ -87,7 +87,12 @@ def matrix(*parts: tuple[Array, int, Array]) -> Matrix:
 
 
 def from_spans(*spans: PackedSpan) -> Matrix:
-    """The matrix whose rows are these spans of a packed file, one below the other."""
+    """The matrix whose rows are these spans of a packed file, one below the other.
+
+    ValueError for trained ternary weights, which have two steps a table: the kernels know one.
+    """
+    if pairs := [span.key for span in spans if span.negative is not None]:
+        raise ValueError(f"{pairs[0]} has two steps a table, the kernels one: run it dequantized.")
     return matrix(*((span.codes(), span.bits, span.step) for span in spans))
 
 
