@@ -25,7 +25,7 @@ COMMANDS = (
         "compress",
         "inspect",
     ),  # from data to a small model
-    *("perplexity", "ngram", "transcribe", "rescore", "score"),  # what it says, and how good that is
+    *("perplexity", "ngram", "transcribe", "spot", "rescore", "score"),  # what it says, and how good that is
     *("shrink", "report"),  # the smallest that loses no words
     *("table", "demo"),  # all of it
 )

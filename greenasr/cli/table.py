@@ -10,13 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from greenasr.cli.progress import bars, out
-from greenasr.pipeline import ctc, green, lm, transducer
+from greenasr.pipeline import ctc, green, keywords, lm, transducer
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
 from greenasr.pipeline.ctc_recipe import CtcRecipe, load_ctc_recipe
 from greenasr.pipeline.ctc_table import table as ctc_figures
 from greenasr.pipeline.hybrid import Place as HybridPlace
 from greenasr.pipeline.hybrid_recipe import HybridRecipe, load_hybrid
+from greenasr.pipeline.keywords_recipe import KeywordRecipe, load_keywords
+from greenasr.pipeline.keywords_table import table as keyword_figures
 from greenasr.pipeline.recipe import load_recipe
 from greenasr.pipeline.speech_recipe import kind_of
 from greenasr.pipeline.transducer import Place as TransducerPlace
@@ -25,6 +27,7 @@ from greenasr.pipeline.transducer_table import table as transducer_figures
 from greenasr.report import acosr as acosr_report
 from greenasr.report import ctc as ctc_report
 from greenasr.report import hybrid as hybrid_report
+from greenasr.report import keywords as keyword_report
 from greenasr.report import language_models as report
 
 
@@ -56,8 +59,12 @@ def table(
         return transducer_table(load_transducers(recipe), run, data, only, jobs, device, as_json)
     if kind == "ctc":
         return ctc_table(load_ctc_recipe(recipe), run, data, only, jobs, device, as_json)
+    if kind == "keywords":
+        return keyword_table(load_keywords(recipe), run, data, only, jobs, device, as_json)
     if kind:
-        raise ValueError(f"{recipe}: kind is '{kind}': choose hybrid, transducer or ctc, or none for LMs.")
+        raise ValueError(
+            f"{recipe}: kind is '{kind}': choose hybrid, transducer, ctc or keywords, or none for LMs."
+        )
     made = load_recipe(recipe)
     place = tables.Place(made, run, data, nbest, device)
     stages = tables.stages(place)
@@ -101,6 +108,14 @@ def ctc_table(
     """The ternary paper's tables: a recipe of kind "ctc"."""
     place = ctc.Place(made, run, data, device, jobs)
     _speech_table(place, ctc.stages(place), ctc_figures, ctc_report.write, only, as_json)
+
+
+def keyword_table(
+    made: KeywordRecipe, run: Path, data: Path | None, only: str, jobs: int, device: str, as_json: bool
+) -> None:
+    """TERNARY's Table 1: a recipe of kind "keywords"."""
+    place = keywords.Place(made, run, data, device, jobs)
+    _speech_table(place, keywords.stages(place), keyword_figures, keyword_report.write, only, as_json)
 
 
 def _speech_table(

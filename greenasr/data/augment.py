@@ -71,20 +71,24 @@ class SpecAugment:
 
         The mean is zero behind CMVN by utterance, which is the paper's mask.
         """
-        frames, bins = feats.shape
-        hidden = torch.zeros(frames, bins, dtype=torch.bool)
-        for start, stop in _spans(self.freq_masks, min(self.freq_width, bins), bins, generator):
-            hidden[:, start:stop] = True
+        return self.of_batch(feats[None], generator)[0]
+
+    def of_batch(self, feats: Tensor, generator: torch.Generator) -> Tensor:
+        """The same of utterances of one length, each with masks of its own, (N, T, F) -> (N, T, F)."""
+        n, frames, bins = feats.shape
         share = int(self.time_share * frames)
         widest = min(self.time_width, share // max(1, self.time_masks))
-        for start, stop in _spans(self.time_masks, widest, frames, generator):
-            hidden[start:stop] = True
-        return torch.where(hidden.to(feats.device), feats.mean(0), feats)
+        hidden_bins = _hidden(n, self.freq_masks, min(self.freq_width, bins), bins, generator)
+        hidden_frames = _hidden(n, self.time_masks, widest, frames, generator)
+        hidden = (hidden_bins[:, None] | hidden_frames[:, :, None]).to(feats.device)
+        return torch.where(hidden, feats.mean(1, keepdim=True), feats)
 
 
-def _spans(masks: int, widest: int, length: int, generator: torch.Generator) -> list[tuple[int, int]]:
-    """``masks`` spans of 0 to ``widest`` places each, inside ``length``."""
-    draws = torch.rand(masks, 2, generator=generator, dtype=torch.float64).tolist()
-    widths = [int(wide * (widest + 1)) for wide, _ in draws]
-    starts = [int(place * (length - width + 1)) for width, (_, place) in zip(widths, draws, strict=True)]
-    return [(start, start + width) for start, width in zip(starts, widths, strict=True)]
+def _hidden(n: int, masks: int, widest: int, length: int, generator: torch.Generator) -> Tensor:
+    """What ``masks`` spans of 0 to ``widest`` places each hide of ``length``, (n, length)."""
+    draws = torch.rand(n, masks, 2, generator=generator, dtype=torch.float64)
+    widths = (draws[..., 0] * (widest + 1)).long()
+    starts = (draws[..., 1] * (length - widths + 1)).long()
+    places = torch.arange(length)
+    spans = (places >= starts[..., None]) & (places < (starts + widths)[..., None])
+    return spans.any(1)

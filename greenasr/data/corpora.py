@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from greenasr.data.audio import samples
 from greenasr.data.files import atomic
 from greenasr.data.lexicon import Lexicon, read_lexicon
-from greenasr.data.readers import kaldi, librispeech, manifests, nemo, switchboard, tsv
+from greenasr.data.readers import commands, kaldi, librispeech, manifests, nemo, switchboard, tsv
 from greenasr.data.readers.lines import json_lines
 from greenasr.data.readers.rows import OnBad, Row, cut_sets
 
@@ -32,6 +32,7 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "tsv": tsv.read,
     "librispeech": librispeech.read,
     "switchboard": switchboard.read,
+    "commands": commands.read,
 }
 
 
@@ -57,6 +58,7 @@ def guess_kind(path: str | Path) -> str:
             ("nemo", nemo.manifests),
             ("librispeech", lambda p: next(librispeech.transcripts(p), None)),
             ("switchboard", switchboard.is_corpus),
+            ("commands", commands.is_corpus),
         )
         for kind, sign in signs:
             if sign(path):

@@ -31,9 +31,8 @@ from greenasr.data import rooms
 from greenasr.data.corpora import save_cuts
 from greenasr.data.features import RATE
 from greenasr.data.files import atomic, read_json, write_atomic, write_json
-from greenasr.data.generated_splits import Condition, Part, Where, parts_of, spelling_rules
-from greenasr.data.grammar import sentence
-from greenasr.data.lexicon import Lexicon, read_lexicon
+from greenasr.data.generated_splits import COMMANDS, Condition, Part, Where, parts_of, sayings
+from greenasr.data.lexicon import Lexicon, graphemes, read_lexicon
 from greenasr.data.readers.rows import Row, cut_sets
 from greenasr.data.rooms import COLOURS, Room, Samples, babble, coloured_noise, mix, response, reverberate
 from greenasr.data.speech import Speaker, Synthesiser, respelled, speakers
@@ -99,7 +98,8 @@ def generate_speech(
     parts = parts_of(domain)
     settings = {"format": FORMAT, "seed": seed, "hours": hours, "utterances": utterances}
     _claim(out, settings if domain == "speech" else {**settings, "domain": domain}, parts)
-    write_json(out / "lexicon.json", grammar_lexicon().to_json())
+    lexicon = graphemes(COMMANDS) if domain == "commands" else grammar_lexicon()
+    write_json(out / "lexicon.json", lexicon.to_json())
     missing = [split for split in parts if not _cuts(out, split).exists()]
     if not missing:
         return
@@ -169,8 +169,9 @@ def _said(
 ) -> Iterator[tuple[str, Samples]]:
     """Text and sound of what a speaker says, without end; silence of about a quarter second around it."""
     rng = random.Random(split.key(speaker.name, use))
+    said = sayings(split.part.kind, rng)
     while True:
-        texts = [sentence(rng, spelling_rules(split.part.kind)) for _ in range(CHUNK)]
+        texts = [next(said) for _ in range(CHUNK)]
         sounds = engine.say(speaker, [respelled(text.split(), rng) for text in texts], rng)
         for text, sound in zip(texts, sounds, strict=True):
             before, after = (round(RATE * (0.15 + 0.2 * rng.random())) for _ in range(2))

@@ -9,22 +9,31 @@
                frequent       test         the same, and the same requests
                appliances     test         the same; requests that train and dev lack
                entertainment  test         the same; requests that train and dev lack
+    commands   train, dev     train, dev   single words, one a clip: the same rooms and noise as "speech"
+               test           test         noise or babble at 5-25 dB, half of it in a room
 
 "speech" says what the grammar does, "assistant" has ACosR's three test sets (see `assistant.py`) and
-312 training speakers: every variant in every accent, twice.
+312 training speakers: every variant in every accent, twice.  "commands" says the `COMMANDS` of Google Speech
+Commands v1 (Warden 2018), each as often as any other, by 104 training speakers.
 No speaker and no vocal tract is in two of train, dev and test.
 """
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from greenasr.data.assistant import KINDS, rules_of
-from greenasr.data.grammar import Rule, default_rules
+from greenasr.data.grammar import Rule, default_rules, sentence
 
+COMMANDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    *("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
+    *("bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree", "wow"),
+)
 WITH_LETTERS = ("LETTER", "SPELLED", "FLIGHT", "HALFDAY")  # rules that say the letter a
 
 
@@ -49,6 +58,11 @@ HOME: Where = (
     (0.5, CLEAN),
     (0.3, Condition("noisy", (12, 25))),
     (0.2, Condition("far", (10, 20), rt60=(0.15, 0.4))),
+)
+
+LOUD: Where = (
+    (0.5, Condition("noisy", (5, 25))),
+    (0.5, Condition("far", (5, 25), rt60=(0.2, 0.4))),
 )
 
 
@@ -78,6 +92,11 @@ DOMAINS: Mapping[str, Mapping[str, Part]] = {
         "dev": Part("dev", HOME, "frequent"),
         **{kind: Part("test", HOME, kind) for kind in KINDS},
     },
+    "commands": {
+        "train": Part("train", ALL, "commands", speakers=104),
+        "dev": Part("dev", LOUD, "commands", speakers=16),
+        "test": Part("test", LOUD, "commands", speakers=40),
+    },
 }
 
 
@@ -100,3 +119,14 @@ def spelling_rules(kind: str = "") -> dict[str, Rule]:
         choices = tuple(re.sub(r"(?<![a-z])a(?![a-z])", "a_", choice) for choice in rules[name].choices)
         rules[name] = Rule(choices, rules[name].cumulative)
     return rules
+
+
+def sayings(kind: str, rng: random.Random) -> Iterator[str]:
+    """What is said in a split of a kind, without end; all commands are said once before one is said again."""
+    while True:
+        if kind != "commands":
+            yield sentence(rng, spelling_rules(kind))
+            continue
+        deck = list(COMMANDS)
+        rng.shuffle(deck)
+        yield from deck

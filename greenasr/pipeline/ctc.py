@@ -32,7 +32,14 @@ from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.pipeline import end_to_end, rows
 from greenasr.pipeline.ctc_models import load_ctc
 from greenasr.pipeline.ctc_recipe import CtcRecipe, CtcRow
-from greenasr.pipeline.end_to_end import Kind, decoded, ids_of, packed_file, tokenizer_of
+from greenasr.pipeline.end_to_end import (
+    Kind,
+    decoded,
+    ids_of,
+    packed_file,
+    separable,
+    tokenizer_of,
+)
 from greenasr.pipeline.place import SpeechPlace, Tell, noted, tuned_on
 from greenasr.pipeline.run import Stage
 from greenasr.roles import BitMap, Compressor
@@ -94,17 +101,6 @@ def _begun(place: Place, config: Any, task: Ctc) -> nn.Module:
 def _compressor(row: CtcRow, bit_map: BitMap, folder: Path, total: int) -> Compressor:
     """The row's way of training."""
     return COMPRESSORS[rows.method_of(row)](bit_map)
-
-
-def _said(model: Any, folder: Path) -> dict[str, Any]:
-    """The sparsity t of what is generated, and which skips there are."""
-    ternary = model.config.ternary
-    return {
-        "threshold": None if ternary is None else ternary.threshold,
-        "structured": ternary is not None and ternary.structured,
-        "skips": model.config.skips,
-        "shape": f"{model.config.blocks}x{model.config.repeat}x{model.config.width}",
-    }
 
 
 def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
@@ -201,4 +197,4 @@ def _with_graph(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, 
     return decoded(place, part, folder, hear, tell)
 
 
-KIND = Kind(make_task, _network, load_ctc, _compressor, _hear, _said, _graph_stages)
+KIND = Kind(make_task, _network, load_ctc, _compressor, _hear, separable, _graph_stages)

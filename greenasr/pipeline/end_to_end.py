@@ -26,7 +26,7 @@ from greenasr.data.text import Tokenizer, tokenizer_from_json
 from greenasr.decode.nbest import NBest, write_nbest
 from greenasr.models.dropout import set_dropout_
 from greenasr.pipeline import hybrid_lm, lm, rows
-from greenasr.pipeline.models import save
+from greenasr.pipeline.models import Describable, save
 from greenasr.pipeline.place import (
     SpeechPlace,
     Tell,
@@ -46,6 +46,39 @@ Place = SpeechPlace[Any]
 Result = dict[str, Any]
 
 
+def _labels(kind: Any, place: Place, part: str, folder: Path, tell: Tell) -> Result:
+    settings, text = place.recipe.labels, [words for words in place.transcripts(part) if words]
+    if settings.packed:
+        made = kind.load(packed_file(place)).units.tokenizer
+    else:
+        made = lm.make_tokenizer(settings.kind, settings.size, text)
+    write_json(folder / "tokenizer.json", made.to_json())
+    return {"size": made.size, "sentences": len(text)}
+
+
+def separable(model: Any, folder: Path) -> Result:
+    """Of a separable network its shape, its skips, and the sparsity t of what is generated."""
+    config, ternary = model.config, model.config.ternary
+    return {
+        "threshold": None if ternary is None else ternary.threshold,
+        "structured": ternary is not None and ternary.structured,
+        "skips": config.skips,
+        "shape": f"{config.blocks}x{config.repeat}x{config.width}",
+    }
+
+
+def _units(place: Place, task: Any) -> Describable:
+    return Labels(task.stores["train"].features, task.tokenizer)
+
+
+def _small(task: Any, place: Place) -> Any:
+    return replace(task, frames=place.recipe.compress.cost_frames, augment=None)
+
+
+def _no_more(place: Place, part: str, seed: int) -> list[Stage]:
+    return []
+
+
 @dataclass(frozen=True)
 class Kind:
     """What differs between end-to-end recognisers.
@@ -54,6 +87,9 @@ class Kind:
     for a row of method "float", by part, row, task and seed; ``load`` opens its packed file; ``compressor``
     trains a row onto its plan, in a folder and so many steps; ``hear`` makes lists of a set by a packed file,
     and figures; ``said`` is what else a row's result tells; ``more`` are further stages of a seed.
+
+    The others are as transcribed speech has them: how ``corpus``, ``features`` and a part's ``labels`` are
+    made, the ``units`` of a task that are packed with a network, the ``small`` task of costs.
     """
 
     task: Callable[[Place, str, Any], tuple[Any, int]]
@@ -62,17 +98,22 @@ class Kind:
     compressor: Callable[[Any, BitMap, Path, int], Compressor]
     hear: Callable[[Place, str, str, Path, Tell], tuple[list[NBest], Result]]
     said: Callable[[Any, Path], Result]
-    more: Callable[[Place, str, int], list[Stage]]
+    more: Callable[[Place, str, int], list[Stage]] = _no_more
+    corpus: Callable[[Place, Path, Tell], Result] = make_corpus
+    features: Callable[[Place, Path, Tell], Result] = make_features
+    labels: Callable[[Any, Place, str, Path, Tell], Result] = _labels
+    units: Callable[[Place, Any], Describable] = _units
+    small: Callable[[Any, Place], Any] = _small
 
 
 def stages(kind: Kind, place: Place) -> list[Stage]:
     """Everything that the recipe's tables need, as stages."""
     made = [
-        Stage("corpus", (), partial(make_corpus, place)),
-        Stage("features", ("corpus",), partial(make_features, place)),
+        Stage("corpus", (), partial(kind.corpus, place)),
+        Stage("features", ("corpus",), partial(kind.features, place)),
     ]
     for part in place.parts:
-        made.append(Stage(f"{part}/labels", ("features",), partial(_labels, kind, place, part)))
+        made.append(Stage(f"{part}/labels", ("features",), partial(kind.labels, kind, place, part)))
         if place.recipe.decode.order:
             made.append(Stage(f"{part}/ngram", ("features",), partial(_ngram, place, part)))
         for seed in place.recipe.corpus.seeds:
@@ -115,16 +156,6 @@ def _rivals(place: Place, row: Row) -> list[Row]:
     return [r for r in place.recipe.rows if (r.method, r.start) == ("admm", row.start)]
 
 
-def _labels(kind: Kind, place: Place, part: str, folder: Path, tell: Tell) -> Result:
-    settings, text = place.recipe.labels, [words for words in place.transcripts(part) if words]
-    if settings.packed:
-        made = kind.load(packed_file(place)).units.tokenizer
-    else:
-        made = lm.make_tokenizer(settings.kind, settings.size, text)
-    write_json(folder / "tokenizer.json", made.to_json())
-    return {"size": made.size, "sentences": len(text)}
-
-
 def _ngram(place: Place, part: str, folder: Path, tell: Tell) -> Result:
     made = write_ngram(place, part, folder)
     return {"order": made.order, "counts": list(made.counts)}
@@ -159,7 +190,7 @@ def _row(kind: Kind, place: Place, part: str, seed: int, row: Row, folder: Path,
         bit_map = rows.bit_map_of(place, home, row, clusters)
         compressor = kind.compressor(row, bit_map, folder, training.steps(task.n_batches("train")))
     fitted = fit_(model.to(place.device), task, compressor, training, run=folder, on_step=rows.teller(tell))
-    path, units = folder / "model.packed", Labels(task.stores["train"].features, task.tokenizer)
+    path, units = folder / "model.packed", kind.units(place, task)
     if bit_map is not None:
         write_json(folder / "bit_map.json", bit_map.to_json())
     save(path, model.cpu(), units, {"title": place.recipe.title}, fitted, bit_map)
@@ -181,7 +212,7 @@ def _costs(kind: Kind, place: Place, part: str, seed: int, row: Row, folder: Pat
         trained = {int(r.bits): home / r.name / "model.packed" for r in _rivals(place, row)}
         device = place.device
         return rows.choose(place, row, model.to(device), task, clusters, trained, seed, folder, tell)
-    small = replace(task, frames=place.recipe.compress.cost_frames, augment=None)
+    small = kind.small(task, place)
     return rows.measure(place, row, model, small, clusters, seed, folder, tell)
 
 

@@ -27,7 +27,7 @@ from greenasr.data.corpora import (
     with_subsets,
     words,
 )
-from greenasr.data.feature_store import FeatureStore, extract
+from greenasr.data.feature_store import FeatureStore, Samples, extract
 from greenasr.data.features import Features
 from greenasr.data.files import read_json, write_json
 from greenasr.data.ivectors import load_vectors
@@ -58,8 +58,9 @@ class SpeechPlace(Generic[R]):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """All training speakers, and all but each fold."""
-        return (ALL, *(f"fold{k}" for k in range(self.recipe.corpus.folds)))
+        """All training speakers, and all but each fold; or the latter alone."""
+        folds = tuple(f"fold{k}" for k in range(self.recipe.corpus.folds))
+        return folds if self.recipe.corpus.only_folds else (ALL, *folds)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -204,10 +205,19 @@ def parted(cuts: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
     return [c for c in cuts if speaker(c) not in held], [c for c in cuts if speaker(c) in held]
 
 
-def make_features(place: AnyPlace, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Features of every split; copies at other speeds of the training split alone."""
+def make_features(
+    place: AnyPlace,
+    folder: Path,
+    tell: Tell,
+    features: Features | None = None,
+    samples: Samples = samples,
+) -> dict[str, Any]:
+    """Features of every split; copies at other speeds of the training split alone.
+
+    They are the recipe's unless given; ``samples`` reads a cut.
+    """
     settings = place.recipe.features
-    features = Features(settings.kind, settings.bins, settings.cmvn)  # type: ignore[arg-type]
+    features = features or Features(settings.kind, settings.bins, settings.cmvn)  # type: ignore[arg-type]
     folders, frames = {}, {}
     for split in place.splits:
         cuts = load_cuts(place.run / "corpus" / f"{split}.cuts.jsonl.gz")

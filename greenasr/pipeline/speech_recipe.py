@@ -32,6 +32,7 @@ class Corpus:
     on that group; ``seeds`` repeat everything.  ``tests`` are splits, or all but train and dev when empty;
     "eval2000.callhm" is a subset of a split that the corpus knows, "train-clean-100+dev-other" are both.
     ``held_out`` is the share of training speakers that are the split ``dev``, of a corpus that has none.
+    With ``only_folds`` nothing is trained on all of the split: it is all the speech that there is.
     """
 
     source: str = ""
@@ -49,11 +50,14 @@ class Corpus:
     held_out: float = 0.0
     seeds: tuple[int, ...] = (0,)
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)
+    only_folds: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers that give no run."""
         if self.folds == 1 or self.folds < 0 or not self.seeds or self.hours <= 0:
             raise ValueError("[corpus] needs hours above 0, no folds or two and more, and a seed.")
+        if self.only_folds and not self.folds:
+            raise ValueError("[corpus] only_folds: say how many folds.")
         if not self.source:
             parts_of(self.domain)
         if self.utterances < 0:
@@ -212,7 +216,7 @@ class SpeechRecipe(Protocol):
 
 
 def kind_of(path: str | Path) -> str:
-    """What a recipe says it is: "hybrid", "transducer", "ctc", or "" for language models."""
+    """What a recipe says it is: "hybrid", "transducer", "ctc", "keywords", or "" for language models."""
     return str(read_toml(path).get("kind", ""))
 
 
@@ -292,7 +296,7 @@ def plain(recipe: Any) -> dict[str, Any]:
     value = older(dataclasses.asdict(recipe))
     if not value.get("labels", {}).get("packed", True):
         del value["labels"]["packed"]
-    for name in ("domain", "utterances", "held_out"):
+    for name in ("domain", "utterances", "held_out", "only_folds"):
         if value["corpus"][name] == getattr(Corpus, name):
             del value["corpus"][name]
     return value

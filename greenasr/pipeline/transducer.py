@@ -139,9 +139,4 @@ def _network(place: Place, part: str, row: TransducerRow, task: Transduction, se
     return network(place, part, task, seed)
 
 
-def _no_more(place: Place, part: str, seed: int) -> list[Stage]:
-    """Transducers have no further stages."""
-    return []
-
-
-KIND = Kind(make_task, _network, load_transducer, _compressor, _hear, _said, _no_more)
+KIND = Kind(make_task, _network, load_transducer, _compressor, _hear, _said)

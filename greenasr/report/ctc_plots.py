@@ -91,12 +91,15 @@ def sparsity_plot(rows: Sequence[Row]) -> str:
         return svg(figure, "WER of ternary networks against their sparsity")
 
 
-def parameters_plot(rows: Sequence[Row]) -> str:
-    """Fig. 5: pooled WER with its interval against trained parameters, a colour a family, fronts as lines."""
+def parameters_plot(rows: Sequence[Row], errors: str = "WER, % of all words", unit: float = 1e6) -> str:
+    """Fig. 5: pooled WER with its interval against trained parameters, a colour a family, fronts as lines.
+
+    ``errors`` is what the vertical axis has, parameters are in a ``unit`` of 1e6 or 1e3.
+    """
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(WIDE, 4.2), layout="constrained")
         axes = figure.subplots()
-        sizes = np.array([row["parameters"] / 1e6 for row in rows])
+        sizes = np.array([row["parameters"] / unit for row in rows])
         log_axis(axes, "x", sizes.min() * 0.75, sizes.max() * 1.4)
         labels, drawn = [], []
         for (ternary, trained), (family, colour, marker) in FAMILIES.items():
@@ -105,7 +108,7 @@ def parameters_plot(rows: Sequence[Row]) -> str:
                 for row in rows
                 if (row["threshold"] is not None, row["skips"] == "trained") == (ternary, trained)
             ]
-            points = [(row["parameters"] / 1e6, row["pooled"][0]) for row in of]
+            points = [(row["parameters"] / unit, row["pooled"][0]) for row in of]
             if not of:
                 continue
             for (x, y), row in zip(points, of, strict=True):
@@ -116,12 +119,12 @@ def parameters_plot(rows: Sequence[Row]) -> str:
             axes.plot(*zip(*edge, strict=True), color=colour, linewidth=1.2, alpha=0.8)
             axes.plot([], [], marker, color=colour, linestyle="-", label=family)
             drawn += [np.array([point]) for point in points] + ([np.array(edge)] if len(edge) > 1 else [])
-        axes.set_xlabel("trained parameters, millions (log scale)")
-        axes.set_ylabel("WER, % of all words")
+        axes.set_xlabel(f"trained parameters, {'millions' if unit == 1e6 else 'thousands'} (log scale)")
+        axes.set_ylabel(errors)
         clean(axes)
         figure.legend(loc="outside upper left", ncols=2, fontsize=7, frameon=False)
         place_labels(axes, labels, drawn)
-        return svg(figure, "WER of every network against its trained parameters")
+        return svg(figure, f"{errors.partition(',')[0]} of every network against its trained parameters")
 
 
 def _short(row: Row) -> str:

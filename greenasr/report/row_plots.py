@@ -16,10 +16,15 @@ Row = Mapping[str, Any]
 Named = Callable[[Row], str]
 
 
-def size_plot(rows: Sequence[Row], named: Named, look: Callable[[Row], tuple[str, str]]) -> str:
+def size_plot(
+    rows: Sequence[Row],
+    named: Named,
+    look: Callable[[Row], tuple[str, str]],
+    errors: str = "WER, % of all words",
+) -> str:
     """Pooled WER of every row against megabytes on a log axis, with the 95 % interval of its first seed.
 
-    ``look`` is a row's colour and marker.
+    ``look`` is a row's colour and marker, ``errors`` what the vertical axis has.
     """
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(WIDE, 4.4), layout="constrained")
@@ -37,9 +42,9 @@ def size_plot(rows: Sequence[Row], named: Named, look: Callable[[Row], tuple[str
             labels.append((x, y, named(row), colour, 7.0))
         clean(axes)
         axes.set_xlabel("file, MB (log scale)")
-        axes.set_ylabel("WER, % of all words")
+        axes.set_ylabel(errors)
         place_labels(axes, labels, [points[[i]] for i in range(len(points))])
-        return svg(figure, "WER of every recogniser against the size of its file")
+        return svg(figure, f"{errors.partition(',')[0]} of every recogniser against the size of its file")
 
 
 def bits_plot(rows: Sequence[Row], named: Named, short: Callable[[str], str] = str) -> str:

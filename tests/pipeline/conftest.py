@@ -221,6 +221,97 @@ def say() -> Callable[..., NDArray[np.float32]]:
     return speak
 
 
+KEYWORDS = """
+kind = "keywords"
+title = "Miniature"
+[corpus]
+source = "words"
+tests = ["test"]
+speeds = [1.0]
+seeds = [0, 1]
+[features]
+kind = "mfcc"
+bins = 16
+[labels]
+background = 0.3
+[model]
+blocks = 1
+width = 16
+edge = 24
+[task]
+batch = 32
+frames = 60
+every = 2
+shift = 3
+freq_masks = 0
+time_masks = 0
+[train]
+epochs = 40
+lr = 2e-2
+leg = 40
+[compress]
+widths = [2, 4, 8]
+epochs = 3
+lr = 2e-3
+cost_batches = 1
+max_probes = 4
+[decode]
+nbest = 2
+[[row]]
+method = "float"
+[[row]]
+method = "float"
+network = "rt"
+model = { skips = "identity", ternary = { threshold = 0.3 } }
+[row.paper]
+accuracy = 97.41
+parameters = 77
+[[row]]
+method = "bp"
+bits = 8
+start = "rt"
+[[row]]
+method = "kl"
+bits = 5.0
+start = "rt"
+[[row]]
+method = "none"
+bits = 2
+"""
+
+
+def make_words(folder: Path) -> Path:
+    """Speech Commands in miniature: a folder a word, both lists, and noise of two seconds."""
+    lists: dict[str, list[str]] = {"validation_list.txt": [], "testing_list.txt": []}
+    for word in WORDS:
+        (folder / word).mkdir(parents=True)
+        for speaker in range(14):
+            name = f"{word}/{speaker:08x}_nohash_0.wav"
+            sound = speak([word], 0.85 + 0.02 * speaker, seed=7 * speaker + len(word))
+            soundfile.write(folder / name, sound, RATE)
+            if speaker in (2, 5, 8, 11):
+                lists["testing_list.txt"].append(name)
+            elif speaker == 6:
+                lists["validation_list.txt"].append(name)
+    for name, clips in lists.items():
+        (folder / name).write_text("\n".join(clips) + "\n")
+    (folder / "_background_noise_").mkdir()
+    noise = 0.1 * np.random.default_rng(0).standard_normal(2 * RATE)
+    soundfile.write(folder / "_background_noise_" / "fan.wav", noise, RATE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spotted(tmp_path_factory: pytest.TempPathFactory, greenasr: Callable[..., Any]) -> Path:
+    """The run folder of a table of keyword models, with its recipe and the folder ``words`` beside it."""
+    folder = tmp_path_factory.mktemp("spotted")
+    make_words(folder / "words")
+    (folder / "recipe.toml").write_text(KEYWORDS)
+    called = greenasr("table", folder / "recipe.toml", "--data", folder, "--out", folder / "run")
+    assert called.code == 0, called.err
+    return folder / "run"
+
+
 ROWS = (
     *(("float", 32, ""), ("acosr", 8, ""), ("acosr", 6, "published = true"), ("none", 6, "")),
     *(("kl", 4.0, ""), ("hessian", 4.0, 'fit = "acosr"')),

@@ -12,6 +12,7 @@ from greenasr.score.significance import (
     mapsswe_of_differences,
     mapsswe_of_ops,
     mcnemar,
+    permutation_test,
     segments,
     signed_pairs,
     smallest_detectable,
@@ -147,3 +148,24 @@ def test_five_speakers_without_a_difference_have_the_p_of_sc_stats() -> None:
 def test_tests_by_speaker_refuse_other_speakers() -> None:
     with pytest.raises(ValueError, match="only one has s2"):
         signed_pairs({"s1": 1.0}, {"s1": 1.0, "s2": 2.0})
+
+
+def test_the_permutation_test_is_the_share_of_ways_to_part_the_figures() -> None:
+    rng = random.Random(3)
+    for m, n in ((2, 3), (3, 3), (4, 2)):
+        a, b = ([rng.gauss(0, 1) for _ in range(size)] for size in (m, n))
+        pool, seen, ways, extreme = a + b, abs(sum(a) / m - sum(b) / n), 0, 0
+        for marks in product((0, 1), repeat=m + n):
+            if sum(marks) == m:
+                one = [x for x, mark in zip(pool, marks, strict=True) if mark]
+                two = [x for x, mark in zip(pool, marks, strict=True) if not mark]
+                ways, extreme = ways + 1, extreme + (abs(sum(one) / m - sum(two) / n) >= seen - 1e-12)
+        assert permutation_test(a, b) == pytest.approx(extreme / ways)
+        assert permutation_test(a, b) == pytest.approx(permutation_test(b, a))
+
+
+def test_groups_that_do_not_touch_have_the_least_p_and_equal_ones_none() -> None:
+    assert permutation_test([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]) == pytest.approx(2 / 252)
+    assert permutation_test([1.0, 1.0], [1.0, 1.0]) == 1.0 and permutation_test([], [1.0]) == 1.0
+    with pytest.raises(ValueError, match="ways to be parted"):
+        permutation_test(list(range(20)), list(range(20)))

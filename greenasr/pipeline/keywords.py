@@ -1,0 +1,196 @@
+"""A table of keyword models: what differs from other recognisers' stages (`end_to_end`).
+
+    corpus      cuts, recorded noise where there is any, and how many clips are odd
+    features    log-mel energies, from which a network's features are made when noise has been mixed in
+    labels      the words of a part's training clips are its networks' outputs
+
+Mordido, Van keirsbilck and Keller 2021, "Compressing 1D time-channel separable convolutions using sparse
+random ternary matrices".
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from greenasr.compress.compressors import COMPRESSORS
+from greenasr.data import clips
+from greenasr.data.clip_augment import noise_powers
+from greenasr.data.corpora import load_cuts, save_cuts
+from greenasr.data.feature_store import FeatureStore, extract
+from greenasr.data.features import RATE, SHIFT, Feats, Features
+from greenasr.data.files import read_json, write_json
+from greenasr.data.readers import commands
+from greenasr.data.readers.rows import cut_sets
+from greenasr.decode.nbest import NBest
+from greenasr.models.matchboxnet import MatchboxNet
+from greenasr.pipeline import end_to_end, rows
+from greenasr.pipeline.ctc_recipe import CtcRow
+from greenasr.pipeline.end_to_end import Kind, ids_of, separable
+from greenasr.pipeline.keyword_models import KeywordUnits, load_keyword_model
+from greenasr.pipeline.keywords_recipe import KeywordRecipe
+from greenasr.pipeline.place import SpeechPlace, Tell, make_corpus, make_features, noted
+from greenasr.pipeline.run import Stage
+from greenasr.roles import BitMap, Compressor
+from greenasr.tasks.keywords import BACKGROUND, Clips, Keywords, seen
+
+Place = SpeechPlace[KeywordRecipe]
+NOISE = "background"  # the recordings' file of cuts
+HEARD = 1000  # clips whose features say where the network's first weights begin
+TIMED = 20  # clips of a test set that are classified once more, one by one, for the RTF
+
+
+def stages(place: Place) -> list[Stage]:
+    """Everything that the recipe's table needs, as stages."""
+    return end_to_end.stages(KIND, place)
+
+
+def _corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Cuts of every split, those of recorded noise where there are any, and what is odd about clips."""
+    made = make_corpus(place, folder, tell)
+    counted = {
+        split: clips.census(load_cuts(folder / f"{split}.cuts.jsonl.gz"), noted(tell, f"clips of {split}"))
+        for split in made["splits"]
+    }
+    source = place.data / place.recipe.corpus.source if place.data and place.recipe.corpus.source else None
+    noise = list(commands.background(source)) if source is not None and source.is_dir() else []
+    if noise:
+        save_cuts(folder / f"{NOISE}.cuts.jsonl.gz", cut_sets(noise)[NOISE])
+    return {**made, "clips": counted, "recorded_noise": len(noise)}
+
+
+def _features(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
+    """Log-mel energies of every split before CMVN, and of the noise."""
+    stored = Features("fbank", place.recipe.features.bins, "none")
+    made = make_features(place, folder, tell, stored, clips.samples)
+    if (cuts := place.run / "corpus" / f"{NOISE}.cuts.jsonl.gz").exists():
+        store = extract(load_cuts(cuts), folder / NOISE, stored, jobs=place.jobs, progress=noted(tell, NOISE))
+        write_json(folder / "noise.json", str(store.folder))
+    return made
+
+
+def _labels(kind: Kind, place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
+    """The words of the part's training clips, and the class of no word where the recipe has it."""
+    settings, store = place.recipe.labels, place.store(place.recipe.corpus.train)
+    ids = place.training_ids(part)
+    said = {store.texts[store.place[utt_id]] for utt_id in ids}
+    if lacking := set(settings.words) - said:
+        raise ValueError(f"[labels] words: no training clip says '{min(lacking)}': leave it out.")
+    if settings.words and settings.others == "refuse" and (others := said - set(settings.words)):
+        raise ValueError(
+            f"'{min(others)}' is said in training clips and none of [labels] words: add it, or leave such "
+            'clips out with others = "leave".'
+        )
+    words = sorted(settings.words or said)
+    write_json(folder / "words.json", [*words, BACKGROUND] if settings.background else words)
+    return {"words": len(words), "clips": len(ids)}
+
+
+def words_of(place: Place, part: str) -> tuple[str, ...]:
+    """The networks' outputs of a part, in order."""
+    return tuple(read_json(place.run / part / "labels" / "words.json"))
+
+
+def _known(store: FeatureStore, ids: list[str], place: Place) -> list[str]:
+    """The clips that say a word of the recipe, where others are left out."""
+    settings = place.recipe.labels
+    if not settings.words or settings.others == "refuse":
+        return ids
+    return [utt_id for utt_id in ids if store.texts[store.place[utt_id]] in settings.words]
+
+
+def make_task(place: Place, part: str) -> tuple[Keywords, int]:
+    """The training task of a part, its clips in memory, and how many clips it leaves out."""
+    recipe, store, every = place.recipe, place.store(place.recipe.corpus.train), place.training_ids(part)
+    ids, settings = _known(store, every, place), recipe.features
+    features = Features(settings.kind, settings.bins, settings.cmvn)  # type: ignore[arg-type]
+    train = Clips.of(store, ids, recipe.task.frames, recipe.task.every)
+    task = Keywords(
+        {"train": train}, words_of(place, part), features, _noise(place), recipe.task.batch,
+        recipe.task.augment(), recipe.labels.background, recipe.task.smoothing,
+    )  # fmt: skip
+    return task, len(every) - len(ids)
+
+
+def _task(place: Place, part: str, row: CtcRow) -> tuple[Keywords, int]:
+    """Every row has the same."""
+    return make_task(place, part)
+
+
+def _units(place: Place, task: Keywords) -> KeywordUnits:
+    return KeywordUnits(task.features, task.words, place.recipe.task.frames, place.recipe.task.every)
+
+
+def _small(task: Keywords, place: Place) -> Keywords:
+    """Costs are measured on batches as they are, without changes."""
+    return replace(task, augment=None)
+
+
+def _noise(place: Place) -> torch.Tensor:
+    """Powers of the corpus's noise, or of generated noise, (M, F)."""
+    recorded: list[Feats] = []
+    if (note := place.run / "features" / "noise.json").exists():
+        store = FeatureStore.open(read_json(note))
+        recorded = [store.raw(utt_id) for utt_id in store.ids]
+    return noise_powers(recorded, place.recipe.features.bins)[:: place.recipe.task.every]
+
+
+def _network(place: Place, part: str, row: CtcRow, task: Keywords, seed: int) -> MatchboxNet:
+    """A new network of a full-precision row, whose first layer begins as if every feature had deviation 1.
+
+    Liftered cepstra differ by a factor of ten and more, which is slow to unlearn; their means the first norm
+    takes away.
+    """
+    torch.manual_seed(seed)
+    model = MatchboxNet(place.recipe.settings_of(row, len(task.words), seed))
+    heard = seen(task.clips["train"].feats[:HEARD].float(), task.features)
+    first: Any = model.prologue.subs[0]
+    with torch.no_grad():
+        first.depthwise.weight /= heard.std((0, 1)).clamp(min=1e-3)[:, None, None]
+    return model
+
+
+def _compressor(row: CtcRow, bit_map: BitMap, folder: Path, total: int) -> Compressor:
+    """The row's way of training."""
+    return COMPRESSORS[rows.method_of(row)](bit_map)
+
+
+def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
+    """The likeliest words of every clip of a set; RTF is the network's on one core."""
+    saved, store = load_keyword_model(path), place.store_of(part, name)
+    units, ids = saved.units, _known(store, ids_of(place, part, name), place)
+    heard = Clips.of(store, ids, units.frames, units.every)
+    task = Keywords({name: heard}, units.words, units.features, torch.zeros(0))
+    rtf = real_time_factor(saved.model, heard, units)
+    model = saved.model.to(place.device)
+    return task.nbest(model, name, place.recipe.decode.nbest, noted(tell, name)), {"rtf": rtf}
+
+
+def real_time_factor(model: MatchboxNet, heard: Clips, units: KeywordUnits) -> float:
+    """Seconds of one core for a second of sound, one clip at a time."""
+    feats = [seen(each[None].float(), units.features) for each in heard.feats[:TIMED]]
+    with torch.no_grad():
+        model(feats[0], None)
+        began = time.process_time()
+        for each in feats:
+            model(each, None)
+    return (time.process_time() - began) / (len(feats) * units.frames * SHIFT / RATE)
+
+
+KIND = Kind(
+    task=_task,
+    network=_network,
+    load=load_keyword_model,
+    compressor=_compressor,
+    hear=_hear,
+    said=separable,
+    corpus=_corpus,
+    features=_features,
+    labels=_labels,
+    units=_units,
+    small=_small,
+)

@@ -1,0 +1,182 @@
+"""A recipe of keyword models: everything that a table of them depends on, read from one TOML file.
+
+[corpus] clips   [features] what networks see   [labels] words   [model] network   [task] batches, noise
+[train] float models   [compress] as for LMs   [[row]] a line: a network of its own, or a compressed one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from greenasr.compress.fit import Training
+from greenasr.data.augment import SpecAugment
+from greenasr.data.clip_augment import ClipAugment
+from greenasr.data.clips import FRAMES
+from greenasr.data.readers.commands import BACKGROUND as NOISE
+from greenasr.models.matchboxnet import MatchboxNetConfig
+from greenasr.pipeline.ctc_recipe import CtcRow
+from greenasr.pipeline.recipe import Compress
+from greenasr.pipeline.speech_recipe import (
+    Corpus,
+    FeatureSettings,
+    LmSettings,
+    check_rows,
+    load_speech,
+    plain,
+)
+from greenasr.tasks.keywords import BACKGROUND
+from greenasr.tasks.networks import configure
+
+NETWORK = "matchboxnet"
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """The ``words``, all that training clips say where empty; with ``background`` one class more, of no word.
+
+    ``background`` is the share of examples of it, see `tasks.keywords`: a stream needs it, a test set does
+    not.
+    ``others`` says what becomes of clips of words that are not listed: "refuse", or "leave" them out.
+    """
+
+    words: tuple[str, ...] = ()
+    background: float = 0.0
+    others: str = "refuse"
+
+    def __post_init__(self) -> None:
+        """Refuse words that are none, and choices that do not exist."""
+        if self.others not in ("refuse", "leave"):
+            raise ValueError(f"[labels] others is '{self.others}': choose refuse or leave.")
+        if len(set(self.words)) != len(self.words) or {NOISE, BACKGROUND} & set(self.words):
+            raise ValueError(f"[labels] words must differ, and '{NOISE}' is none of them.")
+
+
+@dataclass(frozen=True)
+class KeywordTask:
+    """Clips of a batch, and what happens to those of training, see `ClipAugment` and `SpecAugment`.
+
+    A clip is ``frames`` long, 100 a second: networks of short words may see less than a second.  Of them the
+    network sees every ``every``-th; ``shift`` and widths of masks count what it sees.
+    """
+
+    batch: int = 128
+    frames: int = FRAMES
+    every: int = 1
+    smoothing: float = 0.0
+    shift: int = 10
+    noise: float = 0.8
+    snr: tuple[float, ...] = (0.0, 30.0)
+    gain: float = 10.0
+    warp: float = 0.0
+    freq_masks: int = 2
+    freq_width: int = 15
+    time_masks: int = 2
+    time_width: int = 25
+
+    def augment(self) -> ClipAugment:
+        """The changes; ValueError for those that mean nothing."""
+        if not 20 <= self.frames <= 1000 or not 1 <= self.every <= 4:
+            raise ValueError(
+                f"[task] frames is {self.frames}, every {self.every}: a clip has 20 to 1,000 frames, 100 a "
+                "second, and a network sees each, or every second to fourth."
+            )
+        masks = SpecAugment(self.freq_masks, self.freq_width, self.time_masks, self.time_width, 0.5)
+        return ClipAugment(self.shift, self.noise, self.snr, self.gain, self.warp, masks)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ListSettings:
+    """How many words a clip's list holds; what rows of recognisers share beside it is not used here."""
+
+    nbest: int = 5
+    order: int = field(default=0, init=False)
+    arpa: str = field(default="", init=False)
+
+
+@dataclass(frozen=True)
+class KeywordRecipe:
+    """One table."""
+
+    title: str
+    corpus: Corpus
+    features: FeatureSettings
+    labels: LabelSettings
+    model: Mapping[str, Any]
+    task: KeywordTask
+    train: Training
+    compress: Compress
+    decode: ListSettings
+    rows: tuple[CtcRow, ...]
+    lm: LmSettings = LmSettings()
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """No row is adapted to speakers."""
+        return ()
+
+    @property
+    def lists_are_tuned(self) -> bool:
+        """Single words are not rescored."""
+        return False
+
+    @property
+    def ngram_in_first_pass(self) -> bool:
+        """There is none."""
+        return False
+
+    def settings_of(self, row: CtcRow, classes: int, seed: int = 0) -> MatchboxNetConfig:
+        """The network of a full-precision row: [model] with what the row changes.
+
+        Its generated weights follow from the training's seed and the recipe's own.
+        """
+        shape = {**self.model, **row.model}
+        if shape.get("ternary"):
+            ternary = dict(shape["ternary"])
+            shape["ternary"] = {**ternary, "seed": ternary.get("seed", 0) + seed}
+        made = {**shape, "feat_dim": self.features.bins, "classes": classes}
+        found: MatchboxNetConfig = configure(NETWORK, made)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, to be kept beside the results."""
+        return plain(self)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "corpus": Corpus,
+    "features": FeatureSettings,
+    "labels": LabelSettings,
+    "task": KeywordTask,
+    "train": Training,
+    "compress": Compress,
+    "decode": ListSettings,
+}
+
+
+def load_keywords(path: str | Path) -> KeywordRecipe:
+    """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or odd."""
+    return load_speech(path, KeywordRecipe, CtcRow, SECTIONS, _check)
+
+
+def _check(recipe: KeywordRecipe) -> None:
+    """Refuse what would fail late."""
+    recipe.task.augment()
+    features = recipe.features
+    if features.ivectors or features.cmvn not in ("utterance", "none"):
+        raise ValueError('[features] of clips have no ivectors, and cmvn "utterance" or "none".')
+    if recipe.lm.rows or recipe.compress.teach or any(row.teach for row in recipe.rows):
+        raise ValueError("[lm] and teach are for recognisers and language models: leave them out.")
+    for row in recipe.rows:
+        if row.method == "float":
+            recipe.settings_of(row, 2)
+        elif row.start not in {r.name for r in recipe.rows if r.method == "float"}:
+            raise ValueError(f"row '{row.name}' starts from '{row.start}': name a row of method float.")
+    check_rows(
+        recipe,
+        "method 'float' without a network of its own",
+        {},
+        lambda row: [r for r in recipe.rows if (r.method, r.start) == ("admm", row.start)],
+    )
