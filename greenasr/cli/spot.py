@@ -42,7 +42,9 @@ def spot(
 ) -> None:
     """Print a line `source second word confidence` for every keyword, as it is heard.
 
-    Example: arecord -q -t raw -f S16_LE -r 16000 | greenasr spot model.packed -
+    Of a microphone: arecord -q -t raw -f S16_LE -r 16000 | greenasr spot model.packed -
+
+    Example: greenasr spot runs/keywords/model.packed talk.wav --threshold 0.9
     """
     if not LOWEST <= rate <= HIGHEST:
         raise ValueError(f"--rate {rate}: expected {LOWEST} to {HIGHEST} samples a second, {RATE} is usual.")
