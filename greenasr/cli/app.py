@@ -13,8 +13,10 @@ from typing import NoReturn
 
 import typer
 
+from greenasr.pipeline import together
 from greenasr.pipeline.memory import keep_heap
 
+TOGETHER = ("train", "costs", "compress", "table", "demo")  # several processes of torchrun do one of these
 COMMANDS = (
     *(
         "prepare",
@@ -57,13 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; whatever is wrong with the input is one line and exit code 2.
 
     Exits with 130 when interrupted: every command goes on from what is finished when it is given again.
+    Of several processes of one run the first to fail says why.
     """
     keep_heap()
     given = list(sys.argv[1:] if arguments is None else arguments)
     asked = given[0].replace("-", "_") if given else ""
     app = make_app([asked] if asked in COMMANDS else COMMANDS)
     try:
+        if asked in TOGETHER:
+            together.begin()
         code = app(given, prog_name="greenasr", standalone_mode=False)
+        if code != 130:
+            together.end()
     except typer.BadParameter as error:
         _stop(f"{error.format_message()} (see --help)")
     except typer.TyperException as error:
@@ -75,13 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _stop(f"{error.filename}: {what}: check the path or choose another" if error.filename else str(error))
     except ValueError as error:
         _stop(str(error))
-    if code == 130:
+    if code == 130 and together.first():
         print("greenasr: stopped; give the same command again to go on", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _stop(message: str) -> NoReturn:
-    print(f"greenasr: {' '.join(message.split())}", file=sys.stderr)
+    if together.first_to_fail():
+        print(f"greenasr: {together.name()}{' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 

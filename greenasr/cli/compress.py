@@ -15,7 +15,7 @@ from greenasr.compress.fit import Training
 from greenasr.data.files import digest
 from greenasr.data.text import read_sentences
 from greenasr.models.dropout import set_dropout_
-from greenasr.pipeline import lm
+from greenasr.pipeline import lm, together
 from greenasr.pipeline.models import load
 from greenasr.pipeline.plans import read_bit_map
 from greenasr.pipeline.run import claimed
@@ -65,11 +65,13 @@ def compress(
         task = lm.taught(task, teacher, share, saved, device)
     with claimed(out, {**settings, "training": asdict(training)}), bars() as tell:
         path = out / "model.packed"
-        if not path.exists():
-            lm.compress_onto(
-                out, saved, task, plan, method, training, device=device,
+        if not together.said(path.exists()):
+            together.together(out, lambda folder: lm.compress_onto(
+                folder, saved, task, plan, method, training, device=device,
                 on_step=lambda done, of, loss: tell(method, done, of, f"loss {loss:.3f}"),
-            )  # fmt: skip
+            ))  # fmt: skip
+        if not together.first():
+            return
         (out / "checkpoint.pt").unlink(missing_ok=True)
         size = path.stat().st_size
         result: dict[str, object] = {"model": str(path), "average_bits": plan.average_bits, "bytes": size}

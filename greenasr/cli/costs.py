@@ -14,7 +14,7 @@ from greenasr.compress.clusters import make_clusters
 from greenasr.compress.fit import Training
 from greenasr.data.files import check_writable, digest, write_json
 from greenasr.data.text import read_sentences
-from greenasr.pipeline import lm
+from greenasr.pipeline import lm, together
 from greenasr.pipeline.models import load, span_weights
 from greenasr.pipeline.run import claimed
 
@@ -71,11 +71,11 @@ def costs(
         if method == "search":
             training = Training(epochs=epochs, lr=lr, weight_decay=0.0, warmup=0.0, seed=seed)
             with claimed(folder, {**inputs, "bits": bits, "training": asdict(training)}):
-                table, _ = lm.search_plan(
-                    folder, saved, task, clusters, models, bits, training, step,
+                table, _ = together.together(folder, lambda place: lm.search_plan(
+                    place, saved, task, clusters, models, bits, training, step,
                     on_step=lambda done, of, loss: tell("search", done, of, f"loss {loss:.3f}"),
-                )  # fmt: skip
-        else:
+                ))  # fmt: skip
+        elif together.first():
             probing = {"step": step, "batches": batches, "tolerance": tolerance, "max_probes": max_probes}
             with claimed(folder, {**inputs, **probing, "widths": wanted}):
                 table = lm.measure_costs(
@@ -83,6 +83,8 @@ def costs(
                     tolerance=tolerance, max_probes=max_probes, seed=seed, trained=models or None,
                     kept=folder / "probes.json", tell=lambda done, of, note: tell(method, done, of, note),
                 )  # fmt: skip
+    if not together.first():
+        return
     write_json(out, table.to_json())
     if method == "search":
         (folder / "checkpoint.pt").unlink(missing_ok=True)

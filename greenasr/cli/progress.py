@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from greenasr.pipeline import together
+
 err = Console(stderr=True)
 out = Console()
 EVERY, AT_ONCE = 30.0, 2.0  # seconds between lines where standard error is no terminal
@@ -31,7 +33,9 @@ class Bars:
         self.told: dict[str, float] = {}
 
     def __call__(self, stage: str, done: int, of: int, note: str = "") -> None:
-        """Move the stage's bar."""
+        """Move the stage's bar; of several processes the first shows it."""
+        if not together.first():
+            return
         if stage not in self.bars:
             self.bars[stage] = self.progress.add_task(stage, total=of, note="")
             self.told[stage] = time.monotonic()
@@ -65,12 +69,16 @@ def bars() -> Iterator[Bars]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=err, refresh_per_second=4, disable=not err.is_terminal) as progress:
+    with Progress(
+        *columns, console=err, refresh_per_second=4, disable=not (err.is_terminal and together.first())
+    ) as progress:
         yield Bars(progress)
 
 
 def show(result: Mapping[str, Any], as_json: bool, line: str) -> None:
-    """A command's result: one JSON object, or one line for people."""
+    """A command's result: one JSON object, or one line for people; of several processes the first prints."""
+    if not together.first():
+        return
     if as_json:
         print(json.dumps(result))
     else:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from greenasr.cli.progress import bars, out
-from greenasr.pipeline import ctc, green, keywords, lm, transducer
+from greenasr.pipeline import ctc, green, keywords, lm, together, transducer
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
 from greenasr.pipeline.ctc_recipe import CtcRecipe, load_ctc_recipe
@@ -73,6 +73,8 @@ def table(
     with running.claimed(run, made.to_json()), bars() as tell:
         running.check_same(run / "texts.json", place.digests())
         results = running.run_stages(stages, run, tell, jobs)
+        if not together.first():
+            return
         results = {**running.finished(tables.stages(place), run), **results}
         value = tables.table(place, results) if "float" in results else {"stages": list(results)}
         if "float" in results:
@@ -131,6 +133,8 @@ def _speech_table(
     chosen = running.needed(stages, only.split(",")) if only else stages
     with running.claimed(run, place.recipe.to_json()), bars() as tell:
         results = running.run_stages(chosen, run, tell, place.jobs)
+        if not together.first():
+            return
         results = {**running.finished(stages, run), **results}
         value = table_of(place, results)
         write(value, run)

@@ -12,7 +12,7 @@ from greenasr.cli.progress import bars, show
 from greenasr.compress.fit import Training
 from greenasr.data.files import digest
 from greenasr.data.text import read_sentences
-from greenasr.pipeline import lm
+from greenasr.pipeline import lm, together
 from greenasr.pipeline.models import load
 from greenasr.pipeline.recipe import Windows
 from greenasr.pipeline.run import claimed
@@ -60,11 +60,13 @@ def train(
     task = lm.make_task(made, windows, texts)
     with claimed(out, {**settings, "network": shape, "training": asdict(training)}), bars() as tell:
         path = out / "model.packed"
-        if not path.exists():
-            lm.train_float(
-                out, made, task, windows, shape, training, device=device,
+        if not together.said(path.exists()):
+            together.together(out, lambda folder: lm.train_float(
+                folder, made, task, windows, shape, training, device=device,
                 on_step=lambda step, of, loss: tell("train", step, of, f"loss {loss:.3f}"),
-            )  # fmt: skip
+            ))  # fmt: skip
+        if not together.first():
+            return
         (out / "checkpoint.pt").unlink(missing_ok=True)
         result: dict[str, object] = {"model": str(path), "bytes": path.stat().st_size}
         if dev:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from greenasr.compress import attach
 from greenasr.compress.choice import Choice, Price
 from greenasr.compress.fit import OnStep, Trainable, Training, fit_
+from greenasr.compress.shared import Shareable
 from greenasr.ops.knapsack import cheapest
 from greenasr.roles import Compressor, Quantized
 
@@ -63,7 +64,7 @@ class Nested(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """(K b, I) -> (K b, I)."""
-        m = self.choice() @ self.inside.to(weight.dtype)
+        m = (self.choice() @ self.inside).to(weight.dtype)
         return weight * m.repeat(len(weight) // len(m)).view(-1, *(1,) * (weight.dim() - 1))
 
 
@@ -206,6 +207,10 @@ class Part:
     def loss(self, model: Any, batch: Any) -> Tensor:
         """The task's loss."""
         return self.task.loss(model, batch)
+
+    def means(self, model: Any, batch: Any) -> Any:
+        """The loss's terms, for several processes; see `compress.shared`."""
+        return cast(Shareable, self.task).means(model, batch)
 
     def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
         """One pass over the part, whatever the split is called."""

@@ -23,6 +23,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from greenasr.ops import crew
+
 WEIGHTINGS = ("softmax", "gumbel", "uniform")
 GAIN, DAMPING = 40.0, 8.0
 
@@ -67,11 +69,15 @@ class Choice(nn.Module):
             self.get_buffer("temperature").fill_(first * (last / first) ** progress)
 
     def _draw(self) -> Tensor:
-        """Gumbel variables, or a one-hot choice, (n,); follows torch's global generator, as dropout does."""
+        """Gumbel variables, or a one-hot choice, (n,); follows torch's global generator, as dropout does.
+
+        Processes that train together use the draws of the first.
+        """
         n, like = len(self.logits), self.logits.detach()
         if self.weighting == "uniform":
-            return torch.zeros_like(like).index_fill_(0, torch.randint(n, (1,)).to(like.device), 1)
-        uniform = torch.rand(n, device=like.device, dtype=like.dtype)
+            place = crew.from_first(torch.randint(n, (1,)))
+            return torch.zeros_like(like).index_fill_(0, place.to(like.device), 1)
+        uniform = crew.from_first(torch.rand(n, device=like.device, dtype=like.dtype))
         return -(-uniform.clamp(1e-10, 1 - 1e-7).log()).log()
 
 

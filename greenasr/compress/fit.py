@@ -4,6 +4,9 @@
 
 Training is cut into legs of a fixed number of steps.  Each leg begins with a seed of its own and ends
 with a checkpoint, so a run that was killed and resumed gives the same weights as one that was not.
+
+Several processes that work together (`ops.crew`) share every batch and give the weights of one, but for
+dropout's draws and the order of summation: `compress.shared`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from greenasr.compress import shared
+from greenasr.ops import crew
 from greenasr.roles import Compressor, Quantized
 
 OnStep = Callable[[int, int, float], None]
@@ -110,10 +115,12 @@ def fit_(
     """Train ``model`` in place; returns the codes and steps of every span that was quantized.
 
     ``run`` is a folder for ``checkpoint.pt`` and ``log.jsonl``: a second call with the same folder goes
-    on where the first was stopped, so remove the checkpoint when the model is saved.  Raises ValueError
-    when the loss is not finite or the checkpoint belongs to other settings.
+    on where the first was stopped, so remove the checkpoint when the model is saved.  Of processes that
+    work together the first writes it, and all must find it.  Raises ValueError when the loss is not finite
+    or the checkpoint belongs to other settings.
     """
     total = settings.steps(task.n_batches("train"))
+    shared.begin_alike_(model)
     compressor.prepare_(model)
     optimizer = make_optimizer(model, settings)
     step = 0
@@ -123,6 +130,7 @@ def fit_(
         run.mkdir(parents=True, exist_ok=True)
     if checkpoint and checkpoint.exists():
         step, log = _resume_(checkpoint, model, optimizer, settings)
+    shared.check_alike(model, step)
     model.train()
     device = next(model.parameters()).device.type
     began = time.perf_counter()
@@ -130,19 +138,20 @@ def fit_(
     extra: Mapping[str, float] = {}
     for batch in _batches(task, settings, step, total):
         if step % settings.leg == 0:
-            torch.manual_seed(settings.seed * 1_000_003 + step)
+            torch.manual_seed(shared.seed(settings.seed * 1_000_003 + step))
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(step, total)
-        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            loss = task.loss(model, batch)
-        objective = loss + compressor.penalty(model)
         optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss = shared.share_of_loss(task, model, batch)
+        objective = loss + shared.counted_once(compressor.penalty(model))
         objective.backward()
+        loss = shared.sum_gradients_(model, loss)
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
         step += 1
         extra = compressor.after_step_(model, step / total)
-        leg_loss, leg_steps = leg_loss + loss.detach().cpu(), leg_steps + 1
+        leg_loss, leg_steps = leg_loss + loss, leg_steps + 1
         if on_step:
             on_step(step, total, float(leg_loss) / leg_steps)
         if step % settings.leg == 0 or step == total:
@@ -163,7 +172,8 @@ def fit_(
                 }
             )
             began, leg_loss, leg_steps = time.perf_counter(), torch.zeros(()), 0
-            if checkpoint:
+            shared.check_alike(model, step)
+            if checkpoint and crew.rank() == 0:
                 _save(checkpoint, model, optimizer, settings, step, log)
     quantized = compressor.finish_(model)
     model.eval()

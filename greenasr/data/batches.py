@@ -27,6 +27,20 @@ class TokenBatch:
         """The same batch elsewhere."""
         return TokenBatch(self.inputs.to(device), self.targets.to(device))
 
+    def share(self, rank: int, size: int) -> TokenBatch:
+        """Every ``size``-th row from ``rank`` on; one of the rows where there are too few.
+
+        >>> batch = TokenBatch(torch.arange(3)[:, None], torch.arange(3)[:, None])
+        >>> [batch.share(rank, 2).inputs.tolist() for rank in (0, 1)]
+        [[[0], [2]], [[1]]]
+        """
+        rows = slice(rank % len(self), None, size)
+        return TokenBatch(self.inputs[rows], self.targets[rows])
+
+    def __len__(self) -> int:
+        """N, the number of rows."""
+        return len(self.inputs)
+
 
 def contiguous(ids: NDArray[np.int32], length: int, batch: int, seed: int) -> Iterator[TokenBatch]:
     """One pass over a stream in windows of ``length`` tokens, shuffled, cut at an offset by ``seed``.

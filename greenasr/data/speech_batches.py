@@ -41,6 +41,12 @@ class SpeechBatch:
             self, feats=self.feats.to(device), feat_lens=self.feat_lens.to(device), ivectors=ivectors
         )
 
+    def share(self, rank: int, size: int) -> SpeechBatch:
+        """Every ``size``-th utterance from ``rank`` on, padded as here; one where there are too few."""
+        rows = slice(rank % len(self), None, size)
+        vectors = None if self.ivectors is None else self.ivectors[rows]
+        return SpeechBatch(self.ids[rows], self.feats[rows], self.feat_lens[rows], vectors, self.texts[rows])
+
     def __len__(self) -> int:
         """N, the number of utterances."""
         return len(self.ids)

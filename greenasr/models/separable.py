@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from greenasr.models.dropout import PooledDropout
 from greenasr.models.ternary import Ternary, TernaryConfig
+from greenasr.ops import crew
 from greenasr.ops.batch_norm import affine, batch_norm, masked_relu
 from greenasr.ops.depthwise import depthwise
 from greenasr.ops.signs import Signs
@@ -175,10 +176,11 @@ def normalize(norm: nn.BatchNorm1d, x: Tensor, frames: Frames) -> Tensor:
     if not norm.training:
         gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
         return affine(flat, gain, norm.bias - norm.running_mean * gain).view_as(x)
-    y, mean, var = batch_norm(flat, norm.weight, norm.bias, frames.count, norm.eps)
+    n = crew.count(frames.count)
+    y, mean, var = batch_norm(flat, norm.weight, norm.bias, frames.count, norm.eps, n)
     with torch.no_grad():
         norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(var * (frames.count / max(1, frames.count - 1)), norm.momentum)
+        norm.running_var.lerp_(var * (n / max(1, n - 1)), norm.momentum)
         norm.num_batches_tracked += 1
     return y.view_as(x)
 

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from greenasr.models.batch_norm import BatchNorm
 from greenasr.models.dropout import SharedDropout
 from greenasr.models.timeline import Timeline, pack, shift, splice, unpack
 from greenasr.ops.semi_orthogonal import semi_orthogonal_step
@@ -279,9 +280,9 @@ class Tdnnf(nn.Module):
         return ivectors.repeat_interleave(time.lens, 0, output_size=time.n_frames)
 
 
-def batch_norm(dim: int) -> nn.BatchNorm1d:
+def batch_norm(dim: int) -> BatchNorm:
     """Zero mean and unit variance a unit, no gain and offset: the next affine map has them."""
-    return nn.BatchNorm1d(dim, eps=1e-3, affine=False)
+    return BatchNorm(dim, eps=1e-3, affine=False)
 
 
 @torch.no_grad()

@@ -139,9 +139,10 @@ def _of_seed(kind: Kind, place: Place, part: str, seed: int) -> list[Stage]:
             costs = f"{home}/{rows.costs_of(row)}"
             if costs not in {stage.name for stage in made}:
                 rivals = tuple(f"{home}/{r.name}" for r in _rivals(place, row))
-                made.append(Stage(costs, (*needs, *rivals), partial(_costs, kind, place, part, seed, row)))
+                work, trains = partial(_costs, kind, place, part, seed, row), row.method == "search"
+                made.append(Stage(costs, (*needs, *rivals), work, trains))
             needs = (*needs, costs)
-        made.append(Stage(name, needs, partial(_row, kind, place, part, seed, row)))
+        made.append(Stage(name, needs, partial(_row, kind, place, part, seed, row), trains=True))
         made.append(Stage(f"{name}/words", (name,), partial(_words, kind, place, part)))
         if place.recipe.decode.order:
             lists = (f"{name}/words", f"{home}/ngram-weights", f"{part}/ngram")

@@ -73,7 +73,7 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
         tune = (f"{home}/tune",)
         made.append(Stage(tune[0], (f"{other}/seed{seed}/float",), partial(_tune, place, part, seed)))
     if any(row.name == "compact" for row in place.recipe.rows):
-        made.append(Stage(f"{home}/search", base, partial(_search, place, part, seed)))
+        made.append(Stage(f"{home}/search", base, partial(_search, place, part, seed), trains=True))
     for row in place.recipe.rows:
         needs = base
         if row.name == "compact":
@@ -85,15 +85,15 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
                 if row.method == "search":
                     needs, measure = (*needs, *(f"{home}/{r.name}" for r in candidates(place, row))), _choose
                 if costs not in {stage.name for stage in made}:
-                    made.append(Stage(costs, needs, partial(measure, place, part, seed, row)))
+                    trains = row.method == "search"
+                    made.append(Stage(costs, needs, partial(measure, place, part, seed, row), trains))
                 needs = (*needs, costs)
-        made.append(Stage(f"{home}/{row.name}", needs, partial(_row, place, part, seed, row)))
+        made.append(Stage(f"{home}/{row.name}", needs, partial(_row, place, part, seed, row), trains=True))
         words = (f"{home}/{row.name}", *tune)
         made.append(Stage(f"{home}/{row.name}/words", words, partial(_words, place, part, seed)))
         if row.name in place.recipe.lhuc.rows:
-            made.append(
-                Stage(f"{home}/{row.name}/lhuc", (words[0] + "/words",), partial(_lhuc, place, part, seed))
-            )
+            work = partial(_lhuc, place, part, seed)
+            made.append(Stage(f"{home}/{row.name}/lhuc", (words[0] + "/words",), work, trains=True))
     return made
 
 

@@ -60,8 +60,8 @@ def stages_of_part(place: AnyPlace, part: str) -> list[Stage]:
             raise ValueError(f"{place.data / name}: no such file, which [lm] text names.")
     model, low = f"{part}/lm/float", f"{part}/lm/low"
     return [
-        Stage(model, (f"{part}/ngram",), partial(_train, place, part)),
-        Stage(low, (model,), partial(_compress, place, part)),
+        Stage(model, (f"{part}/ngram",), partial(_train, place, part), trains=True),
+        Stage(low, (model,), partial(_compress, place, part), trains=True),
     ]
 
 

@@ -29,6 +29,7 @@ from greenasr.data.text import Tokenizer, Vocabulary, WordPieces, Words, check_c
 from greenasr.decode.interpolate import em_weights, interpolate
 from greenasr.decode.ngram import NGram
 from greenasr.ops.curvature import Probing
+from greenasr.pipeline import together
 from greenasr.pipeline.models import Opened, Saved, load, save
 from greenasr.pipeline.recipe import Windows
 from greenasr.roles import BitMap, Cluster, CostTable, Task
@@ -77,6 +78,7 @@ def check_device(name: str) -> None:
     except (RuntimeError, AssertionError, NotImplementedError):
         usable = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise ValueError(f"--device {name} cannot be used here: choose from {usable}") from None
+    together.check_device(name)
 
 
 def train_float(

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from greenasr.data.files import read_json, write_json
+from greenasr.pipeline import together
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, of, note
 RESULT = "result.json"
@@ -35,19 +36,27 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """A named piece of work; ``work(folder, tell)`` returns the JSON value of its result."""
+    """A named piece of work; ``work(folder, tell)`` returns the JSON value of its result.
+
+    Several processes share a stage that ``trains`` (`pipeline.together`); the first does the others alone.
+    """
 
     name: str
     needs: tuple[str, ...]
     work: Callable[[Path, Callable[[int, int, str], None]], Mapping[str, Any]]
+    trains: bool = False
 
 
 @contextmanager
 def claimed(run: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
     """Hold a run folder for one process and one recipe.
 
-    Raises ValueError when another process works there or the folder holds another run.
+    Raises ValueError when another process works there or the folder holds another run.  Of the processes of
+    one run the first holds it for all.
     """
+    if not together.first():
+        yield
+        return
     run.mkdir(parents=True, exist_ok=True)
     with open(run / ".lock", "w") as lock:
         try:
@@ -68,6 +77,8 @@ def claimed(run: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
 
 def check_same(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` to ``path``, or raise ValueError naming what differs from what is there."""
+    if not together.first():
+        return
     plain = json.loads(json.dumps(value))
     if not path.exists():
         write_json(path, plain)
@@ -84,15 +95,23 @@ def check_same(path: Path, value: Mapping[str, Any]) -> None:
 def run_stage(stage: Stage, run: Path, tell: Progress) -> dict[str, Any]:
     """The result of a stage: read if it is there, worked out and written if not."""
     folder = run / stage.name
-    if (folder / RESULT).exists():
-        return dict(read_json(folder / RESULT))
+    if together.said((folder / RESULT).exists()):
+        pass
+    elif stage.trains:
+        together.together(folder, lambda place: _work_out(stage, place, tell))
+    elif together.first():
+        _work_out(stage, folder, tell)
+    return dict(together.said(read_json(folder / RESULT) if together.first() else None))
+
+
+def _work_out(stage: Stage, folder: Path, tell: Progress) -> None:
+    """Do a stage's work and write its result."""
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     result = dict(stage.work(folder, lambda done, of, note: tell(stage.name, done, of, note)))
     result.setdefault("seconds", time.perf_counter() - began)
     write_json(folder / RESULT, result)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
-    return result
 
 
 def run_stages(
@@ -100,11 +119,12 @@ def run_stages(
 ) -> dict[str, dict[str, Any]]:
     """All stages in an order that respects their needs, ``jobs`` at a time; name -> result.
 
-    The first stage to fail stops new ones from starting; those that run are let finish.
+    The first stage to fail stops new ones from starting; those that run are let finish.  Processes of a run
+    by torchrun go through the stages one at a time.
     """
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: expected 1 or more stages at a time.")
-    if jobs == 1:
+    if jobs == 1 or together.size() > 1:
         return {stage.name: run_stage(stage, run, tell) for stage in _in_order(stages)}
     done: dict[str, dict[str, Any]] = {}
     waiting = list(_in_order(stages))

@@ -85,12 +85,12 @@ def stages(place: Place) -> list[Stage]:
             plan = f"plan-search-{row.bits:g}" if row.method == "search" else f"costs-{row.method}"
             if plan not in {stage.name for stage in made}:
                 made.append(
-                    Stage(plan, uniform, partial(_search, place, row))
+                    Stage(plan, uniform, partial(_search, place, row), trains=True)
                     if row.method == "search"
                     else Stage(plan, ("float",), partial(_costs, place, row.method))
                 )
             needs = (*needs, plan)
-        made.append(Stage(row.name, needs, partial(_row, place, row)))
+        made.append(Stage(row.name, needs, partial(_row, place, row), trains=True))
         if recipe.rescore is not None:
             first = ("rescore-float",) if row.name != "float" else ()
             made.append(Stage(f"rescore-{row.name}", (row.name, *first), partial(_rescore, place, row)))

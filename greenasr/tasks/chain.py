@@ -96,26 +96,18 @@ class Chain:
 
     def loss(self, model: AcousticModel, batch: SpeechBatch, *, twice_differentiable: bool = False) -> Tensor:
         """Mean loss of an output frame in nats, ()."""
-        batch = batch.to(next(iter(model.parameters())).device)
-        inputs = (batch.feats, batch.feat_lens, batch.ivectors)
-        graphs = [self._numerator(utt_id) for utt_id in batch.ids]
-        xent = None
-        if model.output_xent is None or not self.targets or not self.xent:
-            logits, lens = model(*inputs)
-        else:
-            logits, xent, lens = model.with_xent(*inputs)
-        loss = self._mmi(logits, lens, graphs, twice_differentiable)
-        if xent is not None:
-            pdfs = self._targets(batch.ids, logits.shape[1]).to(logits.device)
-            if bool((pdfs != UNALIGNED).any()):
-                loss = loss + self.xent * F.cross_entropy(xent.transpose(1, 2), pdfs, ignore_index=UNALIGNED)
-        if self.teacher is not None and model.training:
-            with torch.no_grad():
-                taught, _ = self.teacher(*inputs)
-            there = torch.arange(logits.shape[1], device=lens.device) < lens[:, None]
-            far = kl(taught[there].log_softmax(1), logits[there].log_softmax(1))
-            loss = (1 - self.share) * loss + self.share * far
-        return loss
+        hard, soft = self._terms(model, batch, twice_differentiable)
+        loss = hard[0][0]
+        for term, n in hard[1:]:
+            loss = loss + term if n else loss
+        return loss if soft is None else (1 - self.share) * loss + self.share * soft[0]
+
+    def means(self, model: AcousticModel, batch: SpeechBatch) -> list[tuple[Tensor, int]]:
+        """The terms of the loss, each with the number of output frames that it is a mean over."""
+        hard, soft = self._terms(model, batch, False)
+        if soft is None:
+            return hard
+        return [*(((1 - self.share) * term, n) for term, n in hard), (self.share * soft[0], soft[1])]
 
     def evaluate(self, model: Any, split: str) -> dict[str, float]:
         """Mean loss of a split, weighted by utterances."""
@@ -137,10 +129,38 @@ class Chain:
                     progress(len(found), len(chosen))
         return {utt_id: found[utt_id] for utt_id in chosen}
 
-    def _mmi(self, logits: Tensor, lens: Tensor, graphs: list[Graph], twice: bool) -> Tensor:
-        return lfmmi(
+    def _terms(
+        self, model: AcousticModel, batch: SpeechBatch, twice: bool
+    ) -> tuple[list[tuple[Tensor, int]], tuple[Tensor, int] | None]:
+        """LF-MMI, and cross-entropy where the network has a head for it; the divergence from a teacher's.
+
+        Each comes with its number of frames; cross-entropy without an aligned frame is 0.
+        """
+        batch = batch.to(next(iter(model.parameters())).device)
+        inputs = (batch.feats, batch.feat_lens, batch.ivectors)
+        graphs = [self._numerator(utt_id) for utt_id in batch.ids]
+        xent = None
+        if model.output_xent is None or not self.targets or not self.xent:
+            logits, lens = model(*inputs)
+        else:
+            logits, xent, lens = model.with_xent(*inputs)
+        mmi = lfmmi(
             logits, lens, self.denominator, graphs, leaky=self.leaky, l2=self.l2, twice_differentiable=twice
-        ).loss
+        )
+        terms = [(mmi.loss, mmi.frames)]
+        if xent is not None:
+            pdfs = self._targets(batch.ids, logits.shape[1]).to(logits.device)
+            aligned = int((pdfs != UNALIGNED).sum())
+            far = (
+                F.cross_entropy(xent.transpose(1, 2), pdfs, ignore_index=UNALIGNED) if aligned else xent.sum()
+            )
+            terms.append((self.xent * far if aligned else 0 * far, aligned))
+        if self.teacher is None or not model.training:
+            return terms, None
+        with torch.no_grad():
+            taught, _ = self.teacher(*inputs)
+        there = torch.arange(logits.shape[1], device=lens.device) < lens[:, None]
+        return terms, (kl(taught[there].log_softmax(1), logits[there].log_softmax(1)), int(there.sum()))
 
     def _numerator(self, utt_id: str) -> Graph:
         key = utt_id if utt_id in self.numerators else original(utt_id)[0]

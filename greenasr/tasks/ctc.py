@@ -24,7 +24,7 @@ from greenasr.data.speech_batches import SpeechBatch, speech_batches
 from greenasr.data.text import Tokenizer
 from greenasr.decode.transducer import BLANK
 from greenasr.ops.ctc import ctc_loss
-from greenasr.tasks.labels import check_outputs, padded_labels, with_room
+from greenasr.tasks.labels import check_outputs, n_labels, padded_labels, with_room
 from greenasr.tasks.speech import count_batches, evaluating, mean_loss, split_batches, store_of
 
 Progress = Callable[[int, int], None]  # done, of
@@ -77,6 +77,10 @@ class Ctc:
             blank=BLANK, twice_differentiable=twice_differentiable,
         )  # fmt: skip
         return losses.sum() / (int(lens.sum()) + len(lens))
+
+    def means(self, model: CtcModel, batch: SpeechBatch) -> list[tuple[Tensor, int]]:
+        """The loss, and the number of labels that it is a mean over, ends of utterances among them."""
+        return [(self.loss(model, batch), n_labels(self.tokenizer, batch.texts))]
 
     def evaluate(self, model: Any, split: str) -> dict[str, float]:
         """Mean loss of a split, weighted by utterances."""

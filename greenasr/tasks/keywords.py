@@ -70,6 +70,11 @@ class KeywordBatch:
     feats: Tensor
     targets: Tensor
 
+    def share(self, rank: int, size: int) -> KeywordBatch:
+        """Every ``size``-th clip from ``rank`` on; one of them where there are too few."""
+        rows = slice(rank % len(self), None, size)
+        return KeywordBatch(self.feats[rows], self.targets[rows])
+
     def __len__(self) -> int:
         """N."""
         return len(self.targets)
@@ -128,6 +133,10 @@ class Keywords:
         logits = model(batch.feats.to(device), None).float()
         smoothing = self.smoothing if model.training and not twice_differentiable else 0.0
         return F.cross_entropy(logits, batch.targets.to(device), label_smoothing=smoothing)
+
+    def means(self, model: Any, batch: KeywordBatch) -> list[tuple[Tensor, int]]:
+        """The loss, and the number of clips that it is a mean over."""
+        return [(self.loss(model, batch), len(batch))]
 
     def evaluate(self, model: Any, split: str) -> dict[str, float]:
         """Mean cross-entropy of a split's clips in nats, and their error rate in percent."""

@@ -33,6 +33,16 @@ def padded_labels(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, T
     return padded, lens
 
 
+def n_labels(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
+    """The number of labels of texts, the end of each counted as one.
+
+    >>> from greenasr.data.text import Vocabulary
+    >>> n_labels(Vocabulary(("<eos>", "a", "b", "<unk>")), ["b a", ""])
+    4
+    """
+    return sum(len(labels_of(tokenizer, text)) + 1 for text in texts)
+
+
 def with_room(
     store: FeatureStore,
     ids: Sequence[str],

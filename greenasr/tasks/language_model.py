@@ -87,6 +87,10 @@ class LanguageModel:
             output, teacher = model.output, self._teacher(batch)
             return linear_cross_entropy(hidden, output.weight, output.bias, batch.targets.flatten(), teacher)
 
+    def means(self, model: CausalLM, batch: TokenBatch) -> list[tuple[Tensor, int]]:
+        """The loss, and the number of targets that it is a mean over."""
+        return [(self.loss(model, batch), int((batch.targets != IGNORE).sum()))]
+
     @torch.no_grad()
     def logprobs(self, model: CausalLM, batch: TokenBatch) -> Tensor:
         """Natural log-probability of every target, (N, T); 0 where there is none.  Always in fp32."""

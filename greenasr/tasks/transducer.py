@@ -35,7 +35,7 @@ from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.ops.ctc import ctc_loss
 from greenasr.ops.merged_transducer import merged_rnnt_loss
 from greenasr.ops.transducer import rnnt_loss
-from greenasr.tasks.labels import check_outputs, padded_labels, with_room
+from greenasr.tasks.labels import check_outputs, n_labels, padded_labels, with_room
 from greenasr.tasks.speech import count_batches, evaluating, mean_loss, split_batches, store_of
 
 Progress = Callable[[int, int], None]  # done, of
@@ -115,6 +115,10 @@ class Transduction:
         if self.ctc and learning:
             loss = loss + self.ctc * encoders_own(model, enc, enc_lens, labels, lens)
         return loss
+
+    def means(self, model: TransducerModel, batch: SpeechBatch) -> list[tuple[Tensor, int]]:
+        """The loss, and the number of labels that it is a mean over, ends of utterances among them."""
+        return [(self.loss(model, batch), n_labels(self.tokenizer, batch.texts))]
 
     def evaluate(self, model: Any, split: str) -> dict[str, float]:
         """Mean loss of a split, weighted by utterances."""
