@@ -25,12 +25,12 @@ from greenasr.runtime.format import PackedSpan
 
 if TYPE_CHECKING:
     from greenasr.runtime.kernels import _native
-    from greenasr.runtime.kernels._native import Matrix
+    from greenasr.runtime.kernels._native import Matrix, TransformerBlock
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
-_RELU = {"none": 0, "first": 1, "last": 2}
+_RELU = {"none": 0, "first": 1, "last": 2, "gelu": 3}
 
 
 def _found() -> ModuleType | None:
@@ -109,7 +109,7 @@ def linear(
     weight: Matrix,
     bias: Floats | None = None,
     *,
-    relu: Literal["none", "first", "last"] = "none",
+    relu: Literal["none", "first", "last", "gelu"] = "none",
     scale: Floats | None = None,
     shift: Floats | None = None,
     residual: Floats | None = None,
@@ -122,9 +122,10 @@ def linear(
 
     ``index`` (M', taps) gathers: row m is x[index[m, 0]], x[index[m, 1]], … end to end, -1 for zeros, without
     copying (a splice, a convolution over time, an im2col).  ``relu`` comes "first" (before scale, shift and
-    residual) or "last".  ``out`` (M, O) may be any view with a contiguous last axis and may be ``residual``.
-    ``float_activations`` leaves x in float: slow, for checking.  Rows with NaN or infinity give NaN.  The
-    interpreter's lock is released.  Raises ValueError for shapes that do not fit.
+    residual) or "last"; "gelu" is a GELU in its first place.  ``out`` (M, O) may be any view with a
+    contiguous last axis, also ``residual``.  ``float_activations`` leaves x in float: slow, for checking.
+    Rows with NaN or infinity give NaN.  The interpreter's lock is released.  Raises ValueError for shapes
+    that do not fit.
     """
     if out is None:
         out = np.empty((len(x) if index is None else len(index), weight.rows), np.float32)
@@ -193,6 +194,42 @@ def depthwise(
     out = np.empty((0 if reach < 1 else (reach - 1) // stride + 1, x.shape[1]), np.float32)
     _native.depthwise(x, taps, out, bias, stride, dilation, pad, int(relu))
     return out
+
+
+def layer_norm(x: Floats, gain: Floats, bias: Floats, eps: float = 1e-5) -> Floats:
+    """(x - mean) / sqrt(variance + eps) * gain + bias of every row, (M, D) -> (M, D)."""
+    out = np.empty_like(x)
+    _native.layer_norm(x, gain, bias, eps, out)
+    return out
+
+
+def transformer_block(
+    qkv: tuple[Matrix, Floats | None],
+    attended: tuple[Matrix, Floats | None],
+    w1: tuple[Matrix, Floats | None],
+    w2: tuple[Matrix, Floats | None],
+    norms: tuple[Floats, Floats, Floats, Floats],
+    heads: int,
+) -> TransformerBlock:
+    """A post-norm block as one call, ``block(rows, n, keys, values, past)``, from maps (matrix, bias).
+
+    z = norm(W softmax(q Kᵀ / √d) V + x), y = norm(W₂ gelu(W₁ z) + z); ``norms`` are gain, bias, gain, bias.
+    The call changes ``rows`` (n t, D) from x to y and writes the t new tokens of n hypotheses behind the
+    ``past`` ones of ``keys`` and ``values`` (n, heads, room, D / heads).
+    """
+    maps = (qkv, attended, w1, w2)
+    vectors = [*(bias for _, bias in maps), *norms]
+    return _native.TransformerBlock([weight for weight, _ in maps], vectors, heads)
+
+
+def read_rate(nbytes: int, seconds: float = 0.2) -> float:
+    """Bytes a second that all threads together read from ``nbytes`` of memory: the best slice."""
+    return _native.read_rate(nbytes, seconds)
+
+
+def peak_rate(seconds: float = 0.2) -> float:
+    """Integer multiplications and additions a second of the instruction set in use: the best slice."""
+    return _native.peak_rate(seconds)
 
 
 def isa() -> str:

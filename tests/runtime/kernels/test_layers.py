@@ -130,3 +130,70 @@ def test_generated_matrices_are_those_of_the_seed(zeros: int, structured: bool) 
             for count in (1, 8, 20):
                 x, step = normal(count, cols), np.full((45, 1), 0.5, np.float32)
                 assert np.array_equal(native.linear(x, weight), reference.linear(x, stored, step))
+
+
+def test_layer_norm_is_the_one_of_torch() -> None:
+    x, gain, bias = 3 + 2 * normal(5, 45), normal(45, seed=2), normal(45, seed=3)
+    found = same_on_every_isa(lambda: [native.layer_norm(x, gain, bias)])
+    tensors = [torch.from_numpy(a) for a in (x, gain, bias)]
+    expected = torch.nn.functional.layer_norm(tensors[0], (45,), *tensors[1:])
+    np.testing.assert_allclose(found, expected.ravel(), atol=2e-6)
+
+
+@pytest.mark.parametrize("n, t, past", ((1, 1, 0), (1, 1, 9), (3, 1, 5), (2, 7, 0), (2, 4, 3)))
+def test_a_transformer_block_is_its_parts_one_after_another(n: int, t: int, past: int) -> None:
+    dim, hidden, heads, room = 48, 96, 3, 12
+    draw = np.random.default_rng(5)
+    shapes = ((3 * dim, dim), (dim, dim), (hidden, dim), (dim, hidden))
+    parts = [(codes(4, o, i, i + o), np.full((o, 1), 0.02, np.float32), normal(o, seed=o)) for o, i in shapes]
+    maps = [(native.matrix((q, 4, step)), bias) for q, step, bias in parts]
+    norms = [normal(dim, seed=seed) for seed in range(4)]
+    block = native.transformer_block(*maps, norms, heads)  # type: ignore[arg-type]
+    x, cache = normal(n * t, dim), draw.standard_normal((2, n, heads, room, dim // heads)).astype(np.float32)
+
+    def run() -> tuple[Floats, Floats]:
+        rows, after = x.copy(), cache.copy()
+        block(rows, n, after[0], after[1], past)
+        return rows, after
+
+    def linear(rows: Floats, at: int, **more: object) -> Floats:
+        q, step, bias = parts[at]
+        return reference.linear(rows, q, step, bias, **more)  # type: ignore[arg-type]
+
+    def norm(rows: Floats, at: int) -> Floats:
+        return native.layer_norm(rows, norms[at], norms[at + 1])
+
+    found = same_on_every_isa(run)
+    keys, values = cache.copy()
+    new = linear(x, 0).reshape(n, t, 3, heads, dim // heads).transpose(2, 0, 3, 1, 4)
+    keys[:, :, past : past + t], values[:, :, past : past + t] = new[1], new[2]
+    scores = new[0] @ keys[:, :, : past + t].swapaxes(2, 3) / np.sqrt(dim // heads)
+    scores[..., np.triu(np.ones((t, past + t), bool), past + 1)] = -np.inf
+    shares = torch.softmax(torch.from_numpy(scores), -1).numpy()
+    y = (shares @ values[:, :, : past + t]).swapaxes(1, 2).reshape(n * t, dim)
+    z = norm(linear(y.astype(np.float32), 1, residual=x), 0)
+    wide = torch.nn.functional.gelu(torch.from_numpy(linear(z, 2))).numpy()
+    z = norm(linear(wide, 3, residual=z), 2)
+    np.testing.assert_allclose(found[: z.size], z.ravel(), atol=0.05)  # an activation may round otherwise
+    assert np.abs(found[: z.size] - z.ravel()).mean() < 2e-3
+    assert np.array_equal(found[z.size :], np.ravel([keys, values]))
+
+
+def test_a_block_refuses_a_cache_without_room_and_matrices_that_do_not_fit() -> None:
+    square = native.matrix((codes(2, 16, 16), 2, np.ones((16, 1), np.float32)))
+    three = native.matrix((codes(2, 48, 16), 2, np.ones((48, 1), np.float32)))
+    ones = np.ones(16, np.float32)
+    block = native.transformer_block(
+        (three, None), (square, None), (square, None), (square, None), (ones,) * 4, 2
+    )
+    cache = np.zeros((1, 2, 4, 8), np.float32)
+    with pytest.raises(ValueError, match="too little room for 4 past and 1 new tokens"):
+        block(np.ones((1, 16), np.float32), 1, cache, cache.copy(), 4)
+    with pytest.raises(ValueError, match="matrices of a block of width 16 do not fit"):
+        native.transformer_block((square, None), *[(square, None)] * 3, (ones,) * 4, 2)
+
+
+def test_ceilings_are_rates_that_a_product_cannot_pass() -> None:
+    native.set_threads(1)
+    assert 1e8 < native.read_rate(1 << 20, 0.02) < 1e13
+    assert 1e8 < native.peak_rate(0.02) < 1e15

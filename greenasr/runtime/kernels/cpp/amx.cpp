@@ -116,8 +116,33 @@ static void product_of_tiles(const Part& p, const Rows& a, int block, int blocks
 #endif
 }
 
+static double tile_peak(long n) {
+#if !defined(GREENASR_EMULATE)
+  _tile_loadconfig(&shapes);
+#endif
+  TILE_ZERO(0);
+  TILE_ZERO(1);
+  TILE_ZERO(2);
+  TILE_ZERO(3);
+  TILE_ZERO(4);
+  TILE_ZERO(5);
+  TILE_ZERO(6);
+  TILE_ZERO(7);
+  for (long k = 0; k < n; k++) {
+    TILE_DOT(0, 4, 6);
+    TILE_DOT(1, 4, 7);
+    TILE_DOT(2, 5, 6);
+    TILE_DOT(3, 5, 7);
+  }
+#if !defined(GREENASR_EMULATE)
+  _tile_release();
+#endif
+  return double(n) * 4 * 16 * 16 * 64 * 2;
+}
+
 }  // namespace amx
 
-const Kernels kAmx{"amx",           4, 2, amx::quantize, amx::product_of_tiles, amx::gather_partial, amx::lstm_cell,
-                   amx::depthwise, amx::generate};
+const Kernels kAmx{"amx", 8, 2,
+    amx::quantize, amx::product_of_tiles, amx::gather_partial, amx::lstm_cell, amx::depthwise,
+    amx::layer_norm, amx::attention, amx::read, amx::tile_peak, amx::generate};
 }  // namespace greenasr

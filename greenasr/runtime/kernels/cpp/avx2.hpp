@@ -46,6 +46,21 @@ struct Isa {
   }
 #endif
 
+  static double peak(long n) {
+    __m256i sum[8], x = _mm256_set1_epi8(1);
+    for (int i = 0; i < 8; i++) sum[i] = _mm256_setzero_si256();
+    for (long k = 0; k < n; k++) {
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; i++) {
+        asm volatile("" : "+x"(x));
+        sum[i] = dot<4>(sum[i], x, x);
+      }
+    }
+    for (int i = 1; i < 8; i++) sum[0] = _mm256_add_epi32(sum[0], sum[i]);
+    asm volatile("" ::"x"(sum[0]));
+    return double(n) * 8 * 32 * 2;
+  }
+
   template <int B>
   static inline __m256i digit(__m256i v, int j) {
     if constexpr (B == 8) return v;

@@ -8,6 +8,7 @@
 #include "body.hpp"
 
 namespace greenasr {
-const Kernels kAvx512{"avx512", 4, 3,
-                        avx512::quantize, avx512::product, avx512::gather_partial, avx512::lstm_cell, avx512::depthwise, avx512::generate};
+const Kernels kAvx512{"avx512", 8, 3,
+    avx512::quantize, avx512::product, avx512::gather_partial, avx512::lstm_cell, avx512::depthwise,
+    avx512::layer_norm, avx512::attention, avx512::read, avx512::Isa::peak, avx512::generate};
 }

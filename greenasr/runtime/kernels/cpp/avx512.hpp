@@ -11,9 +11,23 @@ struct Isa {
   // Blocks of outputs at once, so that about 16 sums are under way (a product takes 4 to 5 cycles).
   template <int B, int MM>
   static constexpr int at_once() {
-    return MM == 1 ? (B == 1 ? 2 : 4) : MM <= 4 ? 4 : 2;
+    return MM == 1 ? (B == 1 ? 2 : B == 2 ? 4 : 8) : MM <= 4 ? 4 : 2;
   }
   static int off(const Part& p) { return p.off; }
+  static constexpr int kAhead = 2048;  // bytes that one row's digits are fetched ahead
+
+  static double peak(long n) {
+    __m512i sum[16], x = _mm512_set1_epi8(1);
+    for (int i = 0; i < 16; i++) sum[i] = _mm512_setzero_si512();
+    for (long k = 0; k < n; k++) {
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; i++) sum[i] = _mm512_dpbusd_epi32(sum[i], x, x);
+      asm volatile("" : "+v"(x));
+    }
+    for (int i = 1; i < 16; i++) sum[0] = _mm512_add_epi32(sum[0], sum[i]);
+    asm volatile("" ::"v"(sum[0]));
+    return double(n) * 16 * 64 * 2;
+  }
 
   template <int B>
   static inline __m512i digit(__m512i v, int j) {
@@ -25,24 +39,30 @@ struct Isa {
   static void packed(const uint8_t* w, size_t block, const int8_t* a, size_t next, int depth, int32_t* sums) {
     constexpr int per = 8 / B, Z = 16 / per;
     constexpr size_t tile = size_t(64) * Z;
-    if constexpr (MM == 1 && B < 8) {
+    if constexpr (MM == 1) {
       // One row: digits are masked and not shifted; position j has a sum of its own, 2^(B j) times too large.
       __m512i acc[per][NB];
       for (int j = 0; j < per; j++)
         for (int n = 0; n < NB; n++) acc[j][n] = _mm512_setzero_si512();
-      for (int k = 0; k < depth; k++)
+      for (int k = 0; k < depth; k++) {
+        // Behind the end of these blocks lie the next ones, not the blocks beside.
+        const uint8_t* ahead = w + k * tile + kAhead + (k * tile + kAhead >= block ? (NB - 1) * block : 0);
         for (int z = 0; z < Z; z++) {
           __m512i v[NB];
 #pragma GCC unroll 8
-          for (int n = 0; n < NB; n++) v[n] = _mm512_loadu_si512(w + n * block + k * tile + z * 64);
+          for (int n = 0; n < NB; n++) {
+            v[n] = _mm512_loadu_si512(w + n * block + k * tile + z * 64);
+            _mm_prefetch(reinterpret_cast<const char*>(ahead + n * block + z * 64), _MM_HINT_T0);
+          }
 #pragma GCC unroll 8
           for (int j = 0; j < per; j++) {
             __m512i x = _mm512_set1_epi32(*reinterpret_cast<const word*>(a + k * next + (z * per + j) * 4));
-            __m512i mask = _mm512_set1_epi8(char(((1 << B) - 1) << (j * B)));
+            __m512i mask = _mm512_set1_epi8(char(((1 << B) - 1) << (j * B)));  // of 8 bits, all
 #pragma GCC unroll 8
             for (int n = 0; n < NB; n++) acc[j][n] = _mm512_dpbusd_epi32(acc[j][n], _mm512_and_si512(v[n], mask), x);
           }
         }
+      }
       for (int n = 0; n < NB; n++) {
         __m512i total = acc[0][n];
         for (int j = 1; j < per; j++) total = _mm512_add_epi32(total, _mm512_srai_epi32(acc[j][n], B * j));

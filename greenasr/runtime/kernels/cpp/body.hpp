@@ -156,6 +156,15 @@ static inline f16 exp16(f16 x) {
 static inline f16 sigmoid16(f16 x) { return 1.0f / (1.0f + exp16(-x)); }
 static inline f16 tanh16(f16 x) { return 2.0f / (1.0f + exp16(-2.0f * x)) - 1.0f; }
 
+// x Φ(x), the error function by Abramowitz and Stegun 1964, 7.1.26.
+static inline f16 gelu(f16 x) {
+  f16 z = x * 0.70710678f, away = z < 0.0f ? -z : z;
+  f16 k = 1.0f / (1.0f + 0.3275911f * away);
+  f16 series = ((((1.061405429f * k - 1.453152027f) * k + 1.421413741f) * k - 0.284496736f) * k + 0.254829592f) * k;
+  f16 tail = series * exp16(-(away * away)) * 0.5f;  // 1 - Φ(|x|)
+  return x * (z < 0.0f ? tail : 1.0f - tail);
+}
+
 static inline float largest16(f16 x) {
   float best = x[0];
   for (int i = 1; i < kLanes; i++) best = x[i] > best || x[i] != x[i] ? x[i] : best;
@@ -189,6 +198,7 @@ static void gather_partial(const float* partial, int slots, float* largest, floa
 static inline f16 after(f16 y, int m, int c, int n, const Epilogue& e) {
   if (e.bias) y += load(e.bias + c, n);
   if (e.relu == Relu::first) y = relu(y);
+  else if (e.relu == Relu::gelu) y = gelu(y);
   if (e.scale) y *= load(e.scale + c, n);
   if (e.shift) y += load(e.shift + c, n);
   if (e.residual) y += load(e.residual + m * e.residual_stride + c, n) * e.weight;
@@ -220,6 +230,64 @@ static void lstm_cell(const float* gates, float* c, float* h, int dim) {
     store(c + d, cell, n);
     store(h + d, o * tanh16(cell), n);
   }
+}
+
+static void layer_norm(const float* x, int n, const float* gain, const float* bias, float eps, float* out) {
+  f16 sum = all(0.0f);
+  for (int i = 0; i < n; i += kLanes) sum += load(x + i, n - i);
+  const float mean = sum16(sum) / float(n);
+  sum = all(0.0f);
+  for (int i = 0; i < n; i += kLanes) {
+    f16 away = load(x + i, n - i) - mean;
+    if (n - i < kLanes) away = but_first(away, n - i, 0.0f);
+    sum += away * away;
+  }
+  const float scale = 1.0f / __builtin_sqrtf(sum16(sum) / float(n) + eps);
+  for (int i = 0; i < n; i += kLanes)
+    store(out + i, (load(x + i, n - i) - mean) * scale * load(gain + i, n - i) + load(bias + i, n - i), n - i);
+}
+
+static void attention(const float* q, ptrdiff_t q_stride, int queries, const float* k, const float* v, int keys, int dim,
+                      float scale, float* scores, float* out, ptrdiff_t out_stride) {
+  for (int t = 0; t < queries; t++, q += q_stride, out += out_stride) {
+    const int seen = keys - queries + 1 + t;
+    for (int p = 0; p < seen; p++) {
+      f16 sum = all(0.0f);
+      for (int i = 0; i < dim; i += kLanes) sum += load(q + i, dim - i) * load(k + ptrdiff_t(p) * dim + i, dim - i);
+      scores[p] = sum16(sum) * scale;
+    }
+    f16 best = all(scores[0]), mass = all(0.0f);
+    for (int p = 0; p < seen; p += kLanes) {
+      f16 s = load(scores + p, seen - p);
+      if (seen - p < kLanes) s = but_first(s, seen - p, scores[0]);
+      best = s > best ? s : (s != s ? s : best);
+    }
+    const float top = largest16(best);
+    for (int p = 0; p < seen; p += kLanes) {
+      f16 s = exp16(load(scores + p, seen - p) - top);
+      if (seen - p < kLanes) s = but_first(s, seen - p, 0.0f);
+      mass += s;
+      store(scores + p, s);
+    }
+    const float inverse = 1.0f / sum16(mass);
+    for (int i = 0; i < dim; i += kLanes) {
+      f16 sum = all(0.0f);
+      for (int p = 0; p < seen; p++) sum += load(v + ptrdiff_t(p) * dim + i, dim - i) * scores[p];
+      store(out + i, sum * inverse, dim - i);
+    }
+  }
+}
+
+static uint32_t read(const uint8_t* p, size_t bytes) {
+  i16 sums[8];
+  for (i16& s : sums) s = alli(0);
+  for (size_t i = 0; i + 512 <= bytes; i += 512) {
+    for (int u = 0; u < 8; u++) sums[u] ^= *reinterpret_cast<const i16*>(p + i + 64 * u);
+  }
+  for (int u = 1; u < 8; u++) sums[0] ^= sums[u];
+  uint32_t all_bits = 0;
+  for (int i = 0; i < kLanes; i++) all_bits ^= uint32_t(sums[0][i]);
+  return all_bits;
 }
 
 template <int MT>

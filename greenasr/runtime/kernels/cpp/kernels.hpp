@@ -45,7 +45,7 @@ struct Rows {
 };
 
 // y = relu(product + bias) * scale + shift + weight * residual; the ReLU may come last instead.
-enum class Relu : int { none = 0, first = 1, last = 2 };
+enum class Relu : int { none = 0, first = 1, last = 2, gelu = 3 };  // gelu comes first
 struct Epilogue {
   float* out = nullptr;
   ptrdiff_t stride = 0;
@@ -99,6 +99,15 @@ struct Kernels {
   // Rows from..to and channels c..c + 16 of a convolution.
   void (*depthwise)(const Filter&, const float* x, ptrdiff_t x_stride, int frames, int from, int to, int c,
                     const Epilogue&);
+  // (x - mean) / sqrt(variance + eps) * gain + bias over n numbers.
+  void (*layer_norm)(const float* x, int n, const float* gain, const float* bias, float eps, float* out);
+  // softmax(q Kᵀ * scale) V of one head: `queries` rows of q, of which the last sees all `keys` rows of K and V and
+  // each one before it one less; room for the scores of a row, rounded up to 16.
+  void (*attention)(const float* q, ptrdiff_t q_stride, int queries, const float* k, const float* v, int keys, int dim,
+                    float scale, float* scores, float* out, ptrdiff_t out_stride);
+  // Ceilings: all bytes read once, 512 at a time; n times 16 independent instructions of integer products.
+  uint32_t (*read)(const uint8_t* p, size_t bytes);
+  double (*peak)(long n);  // the multiplications and additions done
   // Digits (code + 1) of a generated block of 16 rows, as bytes in the layout of unpacked tiles.
   void (*generate)(const Generated&, int block, int cols, int depth, uint8_t* bytes);
 };

@@ -1,6 +1,7 @@
 #include "linear.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -49,7 +50,7 @@ struct Scratch {
     return memory.get();
   }
 };
-thread_local Scratch rows_scratch, panel_scratch, partial_scratch, gates_scratch;
+thread_local Scratch rows_scratch, panel_scratch, partial_scratch, gates_scratch, block_scratch;
 
 size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -370,6 +371,122 @@ void lstm(const Matrix& input, const Matrix& recurrent, const float* bias, const
 
 namespace {
 
+struct Heads {
+  const Kernels* k;
+  const float *qkv, *keys, *values;
+  float *scores, *y;
+  int n, t, heads, dim, room, past, score_room;
+};
+
+void one_head(void* context, int chunk) {
+  const Heads& j = *static_cast<Heads*>(context);
+  const int n = chunk / j.heads, h = chunk % j.heads, width = j.dim * j.heads;
+  const size_t cache = size_t(chunk) * j.room * j.dim;
+  j.k->attention(j.qkv + size_t(n) * j.t * 3 * width + size_t(h) * j.dim, 3 * width, j.t, j.keys + cache, j.values + cache,
+                 j.past + j.t, j.dim, float(1 / std::sqrt(double(j.dim))), j.scores + size_t(chunk) * j.score_room,
+                 j.y + size_t(n) * j.t * width + size_t(h) * j.dim, width);
+}
+
+}  // namespace
+
+void transformer_block(const Block& b, float* rows, int n, int t, float* keys, float* values, int room, int past) {
+  const int width = b.qkv->cols(), hidden = b.w1->rows(), dim = width / b.heads, m = n * t;
+  const int wide = 3 * width > hidden ? 3 * width : hidden;
+  const size_t score_room = up(size_t(past + t), kLanes);
+  float* wider = reinterpret_cast<float*>(
+      block_scratch.get((size_t(m) * (wide + width) + size_t(n) * b.heads * score_room) * 4));
+  float *y = wider + size_t(m) * wide, *scores = y + size_t(m) * width;
+  const Kernels& k = kernels();
+  auto product = [m](const Matrix& w, const float* x, float* to, const float* bias, Relu relu, const float* residual) {
+    Epilogue e;
+    e.out = to, e.stride = w.rows(), e.bias = bias, e.relu = relu, e.residual = residual, e.residual_stride = w.rows();
+    linear(w, Source{x, w.cols(), w.cols(), 1, nullptr, 0, 0}, m, e);
+  };
+  product(*b.qkv, rows, wider, b.qkv_bias, Relu::none, nullptr);
+  for (int i = 0; i < n; i++)
+    for (int h = 0; h < b.heads; h++)
+      for (int s = 0; s < t; s++) {
+        const float* from = wider + (size_t(i) * t + s) * 3 * width + size_t(h) * dim;
+        const size_t at = ((size_t(i) * b.heads + h) * room + past + s) * dim;
+        std::memcpy(keys + at, from + width, size_t(dim) * 4);
+        std::memcpy(values + at, from + 2 * width, size_t(dim) * 4);
+      }
+  Heads j{&k, wider, keys, values, scores, y, n, t, b.heads, dim, room, past, int(score_room)};
+  if (threads() > 1 && double(m) * width * (past + t) > 2e5) parallel(n * b.heads, one_head, &j);
+  else
+    for (int c = 0; c < n * b.heads; c++) one_head(&j, c);
+  product(*b.out, y, rows, b.out_bias, Relu::none, rows);
+  for (int i = 0; i < m; i++) k.layer_norm(rows + size_t(i) * width, width, b.gain1, b.bias1, 1e-5f, rows + size_t(i) * width);
+  product(*b.w1, rows, wider, b.w1_bias, Relu::gelu, nullptr);
+  product(*b.w2, wider, rows, b.w2_bias, Relu::none, rows);
+  for (int i = 0; i < m; i++) k.layer_norm(rows + size_t(i) * width, width, b.gain2, b.bias2, 1e-5f, rows + size_t(i) * width);
+}
+
+namespace {
+
+struct Ceiling {
+  const Kernels* k;
+  const uint8_t* memory;
+  size_t bytes;
+  size_t slice;  // bytes of a turn
+  int times, turn;
+  long n;
+  std::atomic<uint32_t> kept{0};
+};
+
+void read_chunk(void* context, int chunk) {
+  Ceiling& c = *static_cast<Ceiling*>(context);
+  uint32_t sum = 0;
+  const uint8_t* from = c.memory + size_t(chunk) * c.bytes + size_t(c.turn) % (c.bytes / c.slice) * c.slice;
+  for (int i = 0; i < c.times; i++) sum ^= c.k->read(from, c.slice);
+  c.kept ^= sum;
+}
+
+void peak_chunk(void* context, int) {
+  Ceiling& c = *static_cast<Ceiling*>(context);
+  c.k->peak(c.n);
+}
+
+// The best rate of `amount` a call of fn on every thread, in slices until the seconds are over.
+double best_rate(Ceiling& c, Chunk fn, double amount, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now();
+  double best = 0;
+  do {
+    const auto start = Clock::now();
+    parallel(threads(), fn, &c);
+    const double took = std::chrono::duration<double>(Clock::now() - start).count();
+    if (amount / took > best) best = amount / took;
+    c.turn++;
+  } while (std::chrono::duration<double>(Clock::now() - begin).count() < seconds);
+  return best;
+}
+
+}  // namespace
+
+double read_rate(size_t bytes, double seconds) {
+  const size_t each = bytes / size_t(threads()) / 512 * 512;
+  if (each == 0) throw std::invalid_argument("too few bytes to measure");
+  Bytes memory = aligned(each * size_t(threads()));
+  Ceiling c;
+  c.k = &kernels(), c.memory = memory.get(), c.bytes = each, c.n = 0;
+  // Short turns, so that some are undisturbed; large memory is read piece by piece.
+  const size_t most = size_t(1) << 22;
+  c.slice = each > most ? most : each;
+  c.times = each >= (1u << 20) ? 1 : int((1u << 20) / each), c.turn = 0;
+  return best_rate(c, read_chunk, double(c.slice) * threads() * c.times, seconds);
+}
+
+double peak_rate(double seconds) {
+  Ceiling c;
+  c.k = &kernels(), c.memory = nullptr, c.bytes = 0, c.slice = 0, c.times = 0, c.turn = 0;
+  c.n = 1000;
+  const double amount = c.k->peak(c.n) * threads();
+  return best_rate(c, peak_chunk, amount, seconds);
+}
+
+namespace {
+
 struct FilterJob {
   const Kernels* k;
   const Filter* f;
@@ -411,6 +528,7 @@ void linear_float(const Matrix& w, const Source& x, int count, const Epilogue& e
       float y = float(sum);
       if (e.bias) y += e.bias[o];
       if (e.relu == Relu::first) y = y > 0 || y != y ? y : 0.0f;
+      if (e.relu == Relu::gelu) y = float(y * 0.5 * (1 + std::erf(double(y) * 0.70710678118654752)));
       if (e.scale) y *= e.scale[o];
       if (e.shift) y += e.shift[o];
       if (e.residual) y += e.residual[m * e.residual_stride + o] * e.weight;

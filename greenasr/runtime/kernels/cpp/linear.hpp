@@ -62,6 +62,19 @@ void vocabulary(const Matrix& w, const Source& x, int count, const float* bias, 
 // An LSTM over (frames, streams, I): state h, c (streams, D) before -> after, outputs y (frames, streams, D).
 void lstm(const Matrix& input, const Matrix& recurrent, const float* bias, const Source& x, int frames, int streams,
           float* h, float* c, float* y);
+// One block of a post-norm Transformer over rows (n * t, D), t tokens of n hypotheses:
+//   z = norm(out(attention(qkv(x))) + x),  y = norm(w2(gelu(w1(z))) + z)
+// `keys` and `values` (n, heads, room, D / heads) hold `past` tokens and take the t new ones behind them.
+struct Block {
+  const Matrix *qkv, *out, *w1, *w2;
+  const float *qkv_bias, *out_bias, *w1_bias, *w2_bias, *gain1, *bias1, *gain2, *bias2;
+  int heads;
+};
+void transformer_block(const Block& b, float* rows, int n, int t, float* keys, float* values, int room, int past);
+// Ceilings in this run: bytes a second that all threads read from `bytes` of memory, and integer operations a
+// second; the best of slices of `seconds` in all.
+double read_rate(size_t bytes, double seconds);
+double peak_rate(double seconds);
 // A depthwise convolution of x (frames, channels) to `rows` rows.
 void depthwise(const Filter& f, const float* x, ptrdiff_t stride, int frames, int rows, const Epilogue& e);
 

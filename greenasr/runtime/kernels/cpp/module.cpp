@@ -124,7 +124,7 @@ void py_linear(const Matrix& w, nb::handle x, nb::handle out, nb::handle bias, i
   to.expect({count, w.rows()});
   Maybe b(bias, "bias", 'f', {w.rows()}), s(scale, "scale", 'f', {w.rows()}), h(shift, "shift", 'f', {w.rows()});
   Maybe r(residual, "residual", 'f', {count, w.rows()});
-  if (relu < 0 || relu > 2) throw std::invalid_argument("relu is 0, 1 (before scale and shift) or 2 (last)");
+  if (relu < 0 || relu > 3) throw std::invalid_argument("relu is 0, 1 (before scale and shift), 2 (last) or 3 (gelu)");
   if (count > INT32_MAX / 64) throw std::invalid_argument("too many rows at once");
   if (taps) {
     if (!taps->dense()) taps->fail("gaps: pass numpy.ascontiguousarray of it");
@@ -213,6 +213,55 @@ void py_depthwise(nb::handle x, nb::handle taps, nb::handle out, nb::handle bias
   depthwise(f, from.data<float>(), from.stride(), int(from.size(0)), int(rows), e);
 }
 
+// Four matrices and eight vectors of a Transformer block, kept alive by Python.
+struct PyBlock {
+  nb::object kept;
+  Block b;
+  PyBlock(nb::list matrices, nb::list vectors, int heads) : kept(nb::make_tuple(nb::tuple(matrices), nb::tuple(vectors))) {
+    if (nb::len(matrices) != 4 || nb::len(vectors) != 8) throw std::invalid_argument("a block has 4 matrices and 8 vectors");
+    const Matrix** to[4] = {&b.qkv, &b.out, &b.w1, &b.w2};
+    for (int i = 0; i < 4; i++) *to[i] = nb::cast<const Matrix*>(matrices[i]);
+    const int d = b.qkv->cols(), f = b.w1->rows();
+    b.heads = heads;
+    if (heads < 1 || d % heads || b.qkv->rows() != 3 * d || b.out->rows() != d || b.out->cols() != d ||
+        b.w1->cols() != d || b.w2->rows() != d || b.w2->cols() != f)
+      throw std::invalid_argument("the matrices of a block of width " + std::to_string(d) + " do not fit each other");
+    const char* names[8] = {"qkv bias", "out bias", "w1 bias", "w2 bias", "gain", "bias", "second gain", "second bias"};
+    const Py_ssize_t sizes[8] = {3 * d, d, f, d, d, d, d, d};
+    const float** vec[8] = {&b.qkv_bias, &b.out_bias, &b.w1_bias, &b.w2_bias, &b.gain1, &b.bias1, &b.gain2, &b.bias2};
+    for (int i = 0; i < 8; i++) {
+      Maybe v(nb::object(vectors[i]), names[i], 'f', {sizes[i]});
+      if (!v && i >= 4) throw std::invalid_argument(std::string(names[i]) + " of a norm is missing");
+      *vec[i] = v.data<float>();
+    }
+  }
+  void run(nb::handle rows, int n, nb::handle keys, nb::handle values, int past) const {
+    View x(rows, "rows", 'f', true), k(keys, "keys", 'f', true), v(values, "values", 'f', true);
+    const int d = b.qkv->cols(), dim = d / b.heads;
+    x.expect({-1, d});
+    if (n < 1 || x.size(0) % n || x.size(0) == 0) x.fail("rows that are not a multiple of the hypotheses");
+    const int t = int(x.size(0) / n);
+    k.expect({n, b.heads, -1, dim});
+    v.expect({n, b.heads, k.size(2), dim});
+    if (past < 0 || past + t > k.size(2))
+      k.fail("too little room for " + std::to_string(past) + " past and " + std::to_string(t) + " new tokens");
+    if (!x.dense() || !k.dense() || !v.dense()) throw std::invalid_argument("rows, keys and values must be contiguous");
+    nb::gil_scoped_release free;
+    transformer_block(b, x.data<float>(), n, t, k.data<float>(), v.data<float>(), int(k.size(2)), past);
+  }
+};
+
+void py_layer_norm(nb::handle x, nb::handle gain, nb::handle bias, float eps, nb::handle out) {
+  View from(x, "x", 'f'), g(gain, "gain", 'f'), b(bias, "bias", 'f'), to(out, "out", 'f', true);
+  from.expect({-1, -1});
+  g.expect({from.size(1)});
+  b.expect({from.size(1)});
+  to.expect({from.size(0), from.size(1)});
+  for (Py_ssize_t m = 0; m < from.size(0); m++)
+    kernels().layer_norm(from.data<float>() + m * from.stride(), int(from.size(1)), g.data<float>(), b.data<float>(), eps,
+                         to.data<float>() + m * to.stride());
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -238,6 +287,12 @@ NB_MODULE(_native, m) {
         nb::arg("c"), nb::arg("out"));
   m.def("depthwise", &py_depthwise, nb::arg("x"), nb::arg("taps"), nb::arg("out"), nb::arg("bias") = nb::none(),
         nb::arg("stride") = 1, nb::arg("dilation") = 1, nb::arg("pad") = 0, nb::arg("relu") = 0);
+  nb::class_<PyBlock>(m, "TransformerBlock")
+      .def(nb::init<nb::list, nb::list, int>(), nb::arg("matrices"), nb::arg("vectors"), nb::arg("heads"))
+      .def("__call__", &PyBlock::run, nb::arg("rows"), nb::arg("n"), nb::arg("keys"), nb::arg("values"), nb::arg("past"));
+  m.def("layer_norm", &py_layer_norm, nb::arg("x"), nb::arg("gain"), nb::arg("bias"), nb::arg("eps"), nb::arg("out"));
+  m.def("read_rate", &read_rate, nb::arg("bytes"), nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
+  m.def("peak_rate", &peak_rate, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
   m.def("isa", [] { return std::string(kernels().name); });
   m.def("isas", [] {
     std::vector<std::string> names;

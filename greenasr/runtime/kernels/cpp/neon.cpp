@@ -18,6 +18,19 @@ struct Isa {
   }
   static int off(const Part& p) { return p.bits == 8 ? p.off - 128 : p.off; }
 
+  static double peak(long n) {
+    int32x4_t sum[8];
+    int8x16_t x = vdupq_n_s8(1);
+    for (int i = 0; i < 8; i++) sum[i] = vdupq_n_s32(0);
+    for (long k = 0; k < n; k++) {
+      for (int i = 0; i < 8; i++) sum[i] = vdotq_s32(sum[i], x, x);
+      asm volatile("" : "+w"(x));
+    }
+    for (int i = 1; i < 8; i++) sum[0] = vaddq_s32(sum[0], sum[i]);
+    asm volatile("" ::"w"(sum[0]));
+    return double(n) * 8 * 16 * 2;
+  }
+
   template <int B>
   static inline int8x16_t digit(uint8x16_t v, int j) {
     if constexpr (B == 8) return vreinterpretq_s8_u8(veorq_u8(v, vdupq_n_u8(0x80)));
@@ -89,6 +102,7 @@ struct Isa {
 #include "body.hpp"
 
 namespace greenasr {
-const Kernels kNeon{"neon", 2, 1, neon::quantize, neon::product, neon::gather_partial, neon::lstm_cell,
-                    neon::depthwise, neon::generate};
+const Kernels kNeon{"neon", 2, 1,
+    neon::quantize, neon::product, neon::gather_partial, neon::lstm_cell, neon::depthwise,
+    neon::layer_norm, neon::attention, neon::read, neon::Isa::peak, neon::generate};
 }

@@ -15,6 +15,18 @@ struct Isa {
   }
   static int off(const Part& p) { return p.off; }
 
+  // What the compiler makes of the plain loop, on operands that stay in the first cache.
+  static double peak(long n) {
+    alignas(64) static uint8_t w[4096] = {1};
+    alignas(64) static int8_t a[256] = {1};
+    alignas(64) int32_t sums[64];
+    for (long k = 0; k < n; k++) {
+      tile<4, 1, false>(w, 4096, a, 64, 0, 16, sums);
+      asm volatile("" ::"r"(sums) : "memory");
+    }
+    return double(n) * 4 * 1024 * 2;
+  }
+
   template <int B, int MM, int NB>
   static void packed(const uint8_t*, size_t, const int8_t*, size_t, int, int32_t*) {}
 
@@ -48,5 +60,6 @@ struct Isa {
 
 namespace greenasr {
 const Kernels kPortable{"portable", 1, 1,
-                        portable::quantize, portable::product, portable::gather_partial, portable::lstm_cell, portable::depthwise, portable::generate};
+    portable::quantize, portable::product, portable::gather_partial, portable::lstm_cell, portable::depthwise,
+    portable::layer_norm, portable::attention, portable::read, portable::Isa::peak, portable::generate};
 }
