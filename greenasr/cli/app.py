@@ -26,6 +26,7 @@ COMMANDS = (
         "allocate",
         "compress",
         "inspect",
+        "export",
     ),  # from data to a small model
     *("perplexity", "ngram", "transcribe", "spot", "rescore", "score"),  # what it says, and how good that is
     *("shrink", "report"),  # the smallest that loses no words

@@ -254,6 +254,11 @@ class WordPieces:
         """Whether the piece begins with a space, as sentencepiece writes it."""
         return str(self._processor.id_to_piece(i)).startswith("\u2581")
 
+    @property
+    def pieces(self) -> list[str]:
+        """The pieces by id, as sentencepiece writes them."""
+        return [str(self._processor.id_to_piece(i)) for i in range(self.size)]
+
     def to_json(self) -> dict[str, Any]:
         """The model as base64."""
         return {"kind": "pieces", "model": base64.b64encode(self.model).decode()}

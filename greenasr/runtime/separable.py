@@ -32,9 +32,7 @@ class Separable:
         if weights.has(f"{name}.depthwise.weight"):
             self.taps = weights.array(f"{name}.depthwise.weight")[:, 0]
         self.pointwise = weights.linear(f"{name}.pointwise")
-        var, mean = (weights.array(f"{name}.norm.running_{part}") for part in ("var", "mean"))
-        self.gain = (weights.array(f"{name}.norm.weight") / np.sqrt(var + np.float32(EPS))).astype(np.float32)
-        self.offset = weights.array(f"{name}.norm.bias") - mean * self.gain
+        self.gain, self.offset = folded_norm(weights, f"{name}.norm")
 
     def __call__(self, x: Floats, relu: bool, residual: Floats | None = None) -> Floats:
         """(T, I) -> (T', O), with ReLU behind the sum with ``residual`` (T', O)."""
@@ -87,6 +85,13 @@ def through(blocks: Sequence[Block], feats: Floats, feat_dim: int) -> Floats:
     for block in blocks:
         x = block(x)
     return x
+
+
+def folded_norm(weights: Weights, name: str) -> tuple[Floats, Floats]:
+    """Gain and offset of a batch norm with weight and bias, (O,) each."""
+    var, mean = (weights.array(f"{name}.running_{part}") for part in ("var", "mean"))
+    gain = (weights.array(f"{name}.weight") / np.sqrt(var + np.float32(EPS))).astype(np.float32)
+    return gain, weights.array(f"{name}.bias") - mean * gain
 
 
 def resized(x: Floats, channels: int) -> Floats:
