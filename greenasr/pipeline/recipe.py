@@ -27,6 +27,7 @@ METHODS = {
     "bp": "BP uniform",
     "admm": "ADMM",
     "acosr": "ACosR",
+    "ttq": "TTQ uniform",
     "none": "post-training",
     "hessian": "Hessian plan",
     "kl": "KL plan",

@@ -20,7 +20,7 @@ from greenasr.report.language_models import DASH, MB, bits_label, number
 from greenasr.report.page import Sheet
 
 Row = Mapping[str, Any]
-FITS = {"none": "post-training", "bp": "BP", "acosr": "ACosR", "admm": "ADMM"}
+FITS = {"none": "post-training", "bp": "BP", "acosr": "ACosR", "admm": "ADMM", "ttq": "TTQ"}
 
 NOTE = """WER in percent of each test set, mean ± standard deviation over seeds; "rel. %" is its change
 relative to full precision, of means. `*` significantly worse, `†` significantly better than full precision,

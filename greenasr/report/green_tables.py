@@ -16,7 +16,7 @@ from greenasr.report.page import Sheet
 
 Row = Mapping[str, Any]
 PLANS = {"hessian": "Hessian", "kl": "KL", "search": "search"}
-FITS = {"none": "post-training", "bp": "BP", "acosr": "QAT (ACosR)", "admm": "ADMM"}
+FITS = {"none": "post-training", "bp": "BP", "acosr": "QAT (ACosR)", "admm": "ADMM", "ttq": "TTQ"}
 SEARCHES = {"pipegumbel": "PipeGumbel", "gumbel": "Gumbel DARTS", "darts": "DARTS"}
 
 NOTE1 = """Full-precision networks: bottlenecks set by hand, and found by search. `*`: significantly other

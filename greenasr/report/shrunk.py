@@ -20,7 +20,7 @@ from greenasr.score.scored import Scored, read_scored
 FORMAT = "greenasr shrunk 1"
 MOST = 25  # lines of changed words
 COSTS = {"hessian": "Hessian plan", "kl": "KL plan"}
-WAYS = {"none": "post-training", "bp": "BP", "acosr": "ACosR", "admm": "ADMM"}
+WAYS = {"none": "post-training", "bp": "BP", "acosr": "ACosR", "admm": "ADMM", "ttq": "TTQ"}
 Value = Mapping[str, Any]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from greenasr.compress.quantizers import Uniform
 from greenasr.compress.search import Search
 from greenasr.models.ternary import Ternary
 from greenasr.roles import BitMap
+from greenasr.runtime import engine
 from greenasr.runtime.pack import pack, unpack
 from greenasr.tasks.networks import build
 
@@ -86,6 +88,12 @@ def test_every_way_of_training_lowers_the_loss_and_its_result_is_packed(
     packed, state = unpack(tmp_path / "m")
     again = build(packed.model, packed.config)
     again.load_state_dict(state)
+    feats = task.batch[0][0][:1]
+    with torch.no_grad():
+        out = again.eval()(feats)
+    expected = (out[0] if isinstance(out, tuple) else out)[0].numpy()
+    found = engine.load(tmp_path / "m", "float32").network.logits(feats[0].numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-4)
     assert task.evaluate(again, "train")["loss"] == pytest.approx(after, rel=0.05)  # norms are in bfloat16
     assert len(packed.seeds) == len([m for m in model.modules() if isinstance(m, Ternary)])
 
