@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEVER = -1e30  # ln 0 whose differences are numbers
+NEVER = -1e5  # ln 0 in the recursion: far below any alignment, near enough that sums of it are exact
 
 
 def frames_needed(labels: Tensor, lens: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def ctc_loss(
     _check(logprobs, labels, frames, lens, blank)
     fits = alignable(labels, lens, frames)
     if twice_differentiable:
-        losses = -_forward(logprobs, labels, frames, lens, blank)
+        losses = -_forward(logprobs, labels, frames, lens, blank).to(logprobs.dtype)
     else:
         losses = F.ctc_loss(
             logprobs.transpose(0, 1), labels, frames, lens, blank, reduction="none", zero_infinity=True
@@ -85,8 +85,13 @@ def _check(logprobs: Tensor, labels: Tensor, frames: Tensor, lens: Tensor, blank
 
 
 def _forward(logprobs: Tensor, labels: Tensor, frames: Tensor, lens: Tensor, blank: int) -> Tensor:
-    """Natural log of p(y | x), (N,), by the recursion over frames; NEVER or less where nothing aligns."""
+    """Natural log of p(y | x), (N,), by the recursion over frames; about NEVER where nothing aligns.
+
+    In float64: where a state cannot be reached the shares of its three ways must still add up to one, else
+    second derivatives grow threefold from frame to frame.
+    """
     n, n_frames, _ = logprobs.shape
+    logprobs = logprobs.double()
     states = torch.full((n, 2 * labels.shape[1] + 1), blank, dtype=torch.int64, device=labels.device)
     states[:, 1::2] = labels.where(
         torch.arange(labels.shape[1], device=labels.device) < lens[:, None], torch.full_like(labels, blank)

@@ -83,6 +83,29 @@ def test_the_recursion_has_the_kernels_gradient_and_a_second_derivative() -> Non
     assert torch.isfinite(second).all() and second[:5].any()
 
 
+@pytest.mark.parametrize("n_frames", [12, 600])
+def test_second_derivatives_are_differences_of_first_ones_however_long_the_utterance(n_frames: int) -> None:
+    draw = torch.Generator().manual_seed(4)
+    logits = 3 * torch.randn(2, n_frames, 5, generator=draw)
+    labels, lens = torch.tensor([[1, 2, 2, 4], [3, 1, 0, 0]]), torch.tensor([4, 2])
+    frames = torch.tensor([n_frames, n_frames - 3])
+    way = 100 * torch.randn(logits.shape, generator=draw)
+
+    def slope(at: Tensor, create: bool = False) -> Tensor:
+        losses = ctc_loss(at.log_softmax(2), labels, frames, lens, twice_differentiable=True)
+        return torch.autograd.grad(losses.sum(), at, create_graph=create)[0]
+
+    at = logits.requires_grad_()
+    (product,) = torch.autograd.grad((slope(at, True) * way).sum(), at)
+    assert torch.isfinite(product).all()
+    if n_frames == 12:
+        at = logits.detach().double().requires_grad_()
+        step = 1e-6 * way.double()
+        ends = [slope((at + sign * step).detach().requires_grad_()) for sign in (1, -1)]
+        expected = (ends[0] - ends[1]) / 2e-6
+        torch.testing.assert_close(product.double(), expected, atol=1e-3, rtol=1e-3)
+
+
 def test_what_does_not_fit_together_is_named() -> None:
     logprobs, labels, frames, lens, _ = batch()
     with pytest.raises(ValueError, match="labels go from 1 to 7, the network has 3 outputs"):

@@ -28,14 +28,17 @@ method = "float"
 [[row]]
 method = "float"
 network = "rt-0.9"
+epochs = 3
 model = { ternary = { threshold = 0.9 } }
 [[row]]
 method = "float"
 network = "rt-0"
+epochs = 3
 model = { ternary = { threshold = 0.0 } }
 [[row]]
 method = "float"
 network = "rt-0.5-id"
+epochs = 3
 model = { skips = "identity", ternary = { threshold = 0.5, structured = true } }
 [[row]]
 method = "none"

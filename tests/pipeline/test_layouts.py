@@ -334,8 +334,8 @@ def test_quartznets_tables_run_on_librispeechs_folders_with_random_ternary_block
     openslr: Path, tmp_path: Path, greenasr: Call
 ) -> None:
     recipe = shrunk("librispeech", tmp_path, "quartznet", SMALL_QUARTZNET)
-    rows = ("float", "rt-15x5", "fp-5x5", "rt-15x5-acosr-8")
-    only = ",".join(f"all/seed0/{row}/words,all/seed0/{row}/with-graph" for row in rows)
+    rows = ("float", "rt-15x5", "rt-15x5-acosr-8")
+    only = ",".join([*(f"all/seed0/{row}/words" for row in rows), "all/seed0/rt-15x5/with-graph"])
     called = greenasr("table", recipe, "--data", openslr, "--out", tmp_path / "run", "--only", only)
     assert called.code == 0, called.err
     place = CtcPlace(load_ctc_recipe(recipe), tmp_path / "run", openslr)
