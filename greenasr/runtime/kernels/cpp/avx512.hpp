@@ -16,6 +16,15 @@ struct Isa {
   static int off(const Part& p) { return p.off; }
   static constexpr int kAhead = 2048;  // bytes that one row's digits are fetched ahead
 
+  // Bits 4 s … 4 s + 3 of every word to four bytes of 0 or 1, by a table of the sixteen.
+#define GREENASR_SPREAD
+  static inline __m512i spread(__m512i w, int s) {
+    const __m512i table =
+        _mm512_setr_epi32(0x00000000, 0x00000001, 0x00000100, 0x00000101, 0x00010000, 0x00010001, 0x00010100, 0x00010101,
+                          0x01000000, 0x01000001, 0x01000100, 0x01000101, 0x01010000, 0x01010001, 0x01010100, 0x01010101);
+    return _mm512_permutexvar_epi32(_mm512_srli_epi32(w, 4 * unsigned(s)), table);
+  }
+
   static double peak(long n) {
     __m512i sum[16], x = _mm512_set1_epi8(1);
     for (int i = 0; i < 16; i++) sum[i] = _mm512_setzero_si512();

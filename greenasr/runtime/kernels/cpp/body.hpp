@@ -328,8 +328,14 @@ static inline u16 hashed(u16 x, const uint32_t* key) {
   x = (x ^ x >> 15) * 0x846ca68bu;
   return x ^ x >> 16;
 }
-// Four bits of every word to four bytes of 0 or 1.
-static inline u16 spread(u16 nibble) { return (nibble * 0x00204081u) & 0x01010101u; }
+// Bits 4 s … 4 s + 3 of every word to four bytes of 0 or 1.
+static inline u16 spread(u16 word, int s) {
+#if defined(GREENASR_SPREAD)
+  return reinterpret_cast<u16>(Isa::spread(reinterpret_cast<__m512i>(word), s));
+#else
+  return ((word >> (4 * s) & 0xfu) * 0x00204081u) & 0x01010101u;
+#endif
+}
 
 static void generate(const Generated& g, int block, int cols, int depth, uint8_t* bytes) {
   u16 row;
@@ -353,8 +359,15 @@ static void generate(const Generated& g, int block, int cols, int depth, uint8_t
     }
     if (32 * j + 32 > cols) mask &= 32 * j >= cols ? 0u : (1u << (cols - 32 * j)) - 1;
     negative &= mask;
+    if (g.keep == 256 && !g.structured && 32 * j + 32 <= cols) {
+      for (int s = 0; s < 8; s++, bytes += 64) {
+        u16 digits = 0x02020202u - (spread(negative, s) << 1);
+        memcpy(bytes, &digits, 64);
+      }
+      continue;
+    }
     for (int s = 0; s < 8; s++, bytes += 64) {
-      u16 digits = 0x01010101u + spread(mask >> (4 * s) & 0xfu) - 2 * spread(negative >> (4 * s) & 0xfu);
+      u16 digits = 0x01010101u + spread(mask, s) - (spread(negative, s) << 1);
       memcpy(bytes, &digits, 64);
     }
   }
