@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from greenasr.runtime.kernels import native
+from greenasr.runtime.linear import in_kernels
 from greenasr.runtime.pointwise import Floats, layer_norm, sigmoid
 from greenasr.runtime.weights import Weights
 
@@ -32,6 +34,12 @@ class LstmLayer:
         """(N, T, I) and the state before it -> (N, T, D) and the state after it."""
         n, t, inputs = x.shape
         h, c = state if state is not None else (np.zeros((n, self.dim), np.float32),) * 2
+        if (maps := in_kernels(self.input, self.recurrent)) is not None:
+            (weight, bias), (recurrent, _) = maps
+            h, c = h.copy(), c.copy()
+            frames = np.ascontiguousarray(x.swapaxes(0, 1), np.float32)
+            y = native.lstm(frames, weight, recurrent, bias, h, c)
+            return np.ascontiguousarray(y.swapaxes(0, 1)), (h, c)
         gates = self.input(x.reshape(n * t, inputs)).reshape(n, t, 4 * self.dim)
         out = np.empty((n, t, self.dim), np.float32)
         for at in range(t):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from greenasr.runtime.kernels import native
 from greenasr.runtime.pointwise import Floats
 from greenasr.runtime.weights import Weights
 
@@ -103,13 +104,26 @@ def resized(x: Floats, channels: int) -> Floats:
 def depthwise(x: Floats, weight: Floats, stride: int = 1, dilation: int = 1) -> Floats:
     """y_t = Σ_k w_k x_{st + d(k - K//2)} of every channel, zeros outside: (T, C), (C, K) -> (ceil(T/s), C).
 
-    Blocks of outputs are one product with the channel's band matrix, as in `ops.depthwise`.
+    By the kernels, or where they were not built as `ops.depthwise` does it.
 
     >>> depthwise(np.array([[1.0], [2.0], [3.0]], np.float32), np.array([[1, 0, 10]], np.float32)).tolist()
     [[20.0], [31.0], [2.0]]
     """
+    if native.available():
+        pad = dilation * (weight.shape[1] // 2)
+        found = native.depthwise(x, np.ascontiguousarray(weight.T), stride=stride, dilation=dilation, pad=pad)
+        return found[: -(-len(x) // stride)]
+    return banded(x, weight, stride, dilation)
+
+
+def banded(x: Floats, weight: Floats, stride: int = 1, dilation: int = 1) -> Floats:
+    """As `depthwise`, in NumPy: blocks of outputs are one product with the channel's band matrix.
+
+    >>> banded(np.array([[1.0], [2.0], [3.0]], np.float32), np.array([[1, 0, 10]], np.float32)).tolist()
+    [[20.0], [31.0], [2.0]]
+    """
     if dilation > 1:  # every dilation-th frame is a sequence of its own
-        phases = [depthwise(x[at::dilation], weight) for at in range(min(dilation, len(x)))]
+        phases = [banded(x[at::dilation], weight) for at in range(min(dilation, len(x)))]
         out = np.empty_like(x)
         for at, phase in enumerate(phases):
             out[at::dilation] = phase

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from greenasr.runtime.kernels import native
+from greenasr.runtime.linear import in_kernels
 from greenasr.runtime.pointwise import Floats, gelu, layer_norm, softmax
 from greenasr.runtime.weights import Weights
 
@@ -41,9 +43,9 @@ class Past:
         shape = (n, heads, room, width)
         return cls(np.empty(shape, np.float32), np.empty(shape, np.float32))
 
-    def with_next(self, keys: Floats, values: Floats) -> Past:
-        """This past and the tokens after it, (N, H, T, D/H) each."""
-        start, end, mine = self.length, self.length + keys.shape[2], object()
+    def reserved(self, n_tokens: int) -> Past:
+        """This past with room for the tokens after it, which the caller writes behind the ones there are."""
+        start, end, mine = self.length, self.length + n_tokens, object()
         n, heads, room, width = self.keys.shape
         past = self
         if end > room or self.taken.setdefault(start, mine) is not mine:
@@ -51,9 +53,14 @@ class Past:
             past.taken[start] = mine
             past.keys[:, :, :start] = self.keys[:, :, :start]
             past.values[:, :, :start] = self.values[:, :, :start]
-        past.keys[:, :, start:end] = keys
-        past.values[:, :, start:end] = values
         return Past(past.keys, past.values, end, past.taken)
+
+    def with_next(self, keys: Floats, values: Floats) -> Past:
+        """This past and the tokens after it, (N, H, T, D/H) each."""
+        past = self.reserved(keys.shape[2])
+        past.keys[:, :, self.length : past.length] = keys
+        past.values[:, :, self.length : past.length] = values
+        return past
 
     def of(self, hypotheses: Ids) -> Past:
         """The past of some hypotheses, by index: those that a search keeps."""
@@ -110,10 +117,19 @@ class _Layer:
         self.attention_norm = _norm(weights, f"{name}.attention_norm")
         self.w1, self.w2 = weights.linear(f"{name}.w1"), weights.linear(f"{name}.w2")
         self.norm = _norm(weights, f"{name}.norm")
+        self.block = None
+        if (maps := in_kernels(self.qkv, self.out, self.w1, self.w2)) is not None:
+            qkv, out, w1, w2 = maps
+            norms = (*self.attention_norm, *self.norm)
+            self.block = native.transformer_block(qkv, out, w1, w2, norms, heads)
 
     def __call__(self, x: Floats, n: int, past: Past) -> tuple[Floats, Past]:
         """(N T, D) -> (N T, D) and the past with these tokens."""
         t, dim = len(x) // n, x.shape[1]
+        if self.block is not None:
+            rows, after = np.array(x, np.float32), past.reserved(t)
+            self.block(rows, n, after.keys, after.values, past.length)
+            return rows, after
         parts = self.qkv(x).reshape(n, t, 3, self.heads, dim // self.heads).transpose(2, 0, 3, 1, 4)
         past = past.with_next(parts[1], parts[2])
         keys, values = past.keys[:, :, : past.length], past.values[:, :, : past.length]
