@@ -2,6 +2,8 @@
 
     frame t sees the samples 160 t - 120 … 160 t + 279: it is certain 12.5 ms behind its middle
 
+(NeMo's see 160 t - 200 … 160 t + 199, or with pre-emphasis 160 t - 161 … 160 t + 159: 12.5 and 10 ms)
+
 and at other rates than 16 kHz what the resampling's filter reaches later, 3 ms at 8 kHz.  The first frame
 waits for a whole window, 20 ms: less than that is no utterance.  Interior frames do not know how much was
 heard; at both ends windows are reflected, as `features` has it.
@@ -12,10 +14,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from greenasr.data.features import RATE, SHIFT, WINDOW, Feats, Features, MeanSoFar, n_frames
+from greenasr.data.features import RATE, SHIFT, WINDOW, Feats, Features, MeanSoFar
 from greenasr.data.resample import Resampling
 
-AHEAD = 280  # samples behind a frame's start that it sees
 STREAMED = ("running", "none")  # CMVN that a stream can have
 
 
@@ -47,7 +48,8 @@ class FeatureStream:
     def _next(self, samples: NDArray[np.float32], last: bool) -> Feats:
         self.kept = np.concatenate([self.kept, samples])
         heard = self.at * SHIFT + len(self.kept)
-        certain = n_frames(heard) if last else max(0, (heard - AHEAD) // SHIFT + 1)
+        features = self.features
+        certain = features.frames(heard) if last else max(0, (heard - features.ahead) // SHIFT + 1)
         if certain <= self.frames or len(self.kept) < WINDOW:
             return np.zeros((0, self.features.dim), np.float32)
         raw = self.features.raw(self.kept)[self.frames - self.at : certain - self.at]

@@ -28,6 +28,7 @@ from greenasr.data.spectrum import WINDOW as WINDOW  # also the least that an ut
 
 Feats = NDArray[np.float32]
 NEMO = {"nemo_mel": nemo_features.nemo_mel, "nemo_mfcc": nemo_features.nemo_mfcc}
+AHEAD = {"fbank": 280, "mfcc": 280, "nemo_mel": 160, "nemo_mfcc": 200}
 KINDS = ("fbank", "mfcc", *NEMO)
 CMVN = ("utterance", "speaker", "running", "deviation", "none")
 
@@ -100,7 +101,8 @@ class Features:
         """Refuse what no extractor offers."""
         if self.kind not in KINDS:
             raise ValueError(
-                f"features of kind '{self.kind}': expected 'fbank' or 'mfcc', or 'nemo_mel' or 'nemo_mfcc'."
+                f"features of kind '{self.kind}': expected 'fbank' or 'mfcc', or NeMo's "
+                f"{', '.join(map(repr, NEMO))}."
             )
         if self.cmvn not in CMVN:
             raise ValueError(f"cmvn '{self.cmvn}': expected {', '.join(CMVN[:-1])} or {CMVN[-1]}.")
@@ -111,6 +113,17 @@ class Features:
     def dim(self) -> int:
         """F, values a frame."""
         return self.bins
+
+    @property
+    def ahead(self) -> int:
+        """Samples from 160 t on that frame t sees."""
+        return AHEAD[self.kind]
+
+    def frames(self, n_samples: int) -> int:
+        """T of so many samples."""
+        if self.kind in NEMO:
+            return n_samples // SHIFT + (self.kind != "nemo_mel")
+        return n_frames(n_samples)
 
     def raw(self, samples: NDArray[np.float32]) -> Feats:
         """Features before CMVN, samples (n,) at 16 kHz -> (T, F), T = `n_frames` (n) or as NeMo counts.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from greenasr.data.features import Features
 from greenasr.data.text import Letters
+from greenasr.pipeline.keyword_models import KeywordUnits
 from greenasr.pipeline.nemo_archive import read_nemo
 from greenasr.pipeline.units import Labels
 from greenasr.tasks.networks import build
@@ -52,8 +53,7 @@ class Imported:
         """What stands around the network, as its packed file keeps it."""
         if self.kind == "quartznet":
             return Labels(self.features, Letters(self.labels)).to_json()
-        words = {"words": list(self.labels), "frames": self.frames, "every": 1}
-        return {"format": "greenasr keyword units 1", "features": self.features.to_json()} | words
+        return KeywordUnits(self.features, self.labels, self.frames).to_json()
 
 
 def import_nemo(path: str | Path) -> Imported:

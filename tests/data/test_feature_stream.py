@@ -53,6 +53,18 @@ def test_a_frame_is_given_no_later_than_13_ms_behind_its_middle(rate: int) -> No
     assert given >= 97
 
 
+@pytest.mark.parametrize("kind", ["nemo_mel", "nemo_mfcc"])
+@pytest.mark.parametrize("n", [8_000, 8_001, 8_159, 500])
+def test_nemos_frames_come_in_pieces_too(kind: str, n: int) -> None:
+    features, samples = Features(kind, 20, cmvn="none"), sound(n)  # type: ignore[arg-type]
+    whole = features(samples)
+    assert len(whole) == features.frames(n)
+    for size in (1, 207, 3_000) if n < 8_001 else (207,):
+        stream = FeatureStream(features)
+        found = np.concatenate([*map(stream, cut(samples, size)), stream.rest()])
+        np.testing.assert_allclose(found, whole, atol=2e-3)
+
+
 def test_nothing_and_less_than_a_window_have_no_frames() -> None:
     for n in (0, 1, 399):
         stream = FeatureStream(Features(bins=20, cmvn="running"))
