@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from greenasr.cli.progress import bars, out
+from greenasr.cli.progress import bars, err, out
 from greenasr.pipeline import ctc, green, keywords, lm, together, transducer
 from greenasr.pipeline import run as running
 from greenasr.pipeline import table as tables
@@ -115,7 +115,10 @@ def ctc_table(
 def keyword_table(
     made: KeywordRecipe, run: Path, data: Path | None, only: str, jobs: int, device: str, as_json: bool
 ) -> None:
-    """TERNARY's Table 1: a recipe of kind "keywords"."""
+    """TERNARY's Table 1: kind "keywords"; without data, where the recipe says so, on generated commands."""
+    if data is None and made.may_generate:
+        made = made.generated()
+        err.print(f"no --data: {made.title}", markup=False, highlight=False)
     place = keywords.Place(made, run, data, device, jobs)
     _speech_table(place, keywords.stages(place), keyword_figures, keyword_report.write, only, as_json)
 

@@ -22,13 +22,15 @@ FORMAT = "greenasr keyword units 1"
 class KeywordUnits:
     """What stands before and behind the network: features in, and the word of every output.
 
-    ``frames`` is how long a clip it was trained on, 100 a second, of which it sees every ``every``-th.
+    ``frames`` is how long a clip it was trained on, 100 a second, of which it sees every ``every``-th, and
+    of those nothing above ``band`` Hz, if that is not 0.
     """
 
     features: Features
     words: tuple[str, ...]
     frames: int = FRAMES
     every: int = 1
+    band: float = 0.0
 
     @property
     def has_background(self) -> bool:
@@ -43,6 +45,7 @@ class KeywordUnits:
             "words": list(self.words),
             "frames": self.frames,
             "every": self.every,
+            "band": self.band,
         }
 
     @classmethod
@@ -51,7 +54,7 @@ class KeywordUnits:
         if value.get("format") != FORMAT:
             raise ValueError(f"its units are not '{FORMAT}'")
         words, length = tuple(map(str, value["words"])), (int(value["frames"]), int(value["every"]))
-        return cls(Features.from_json(value["features"]), words, *length)
+        return cls(Features.from_json(value["features"]), words, *length, float(value.get("band", 0.0)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from greenasr.data.corpora import load_cuts, save_cuts
 from greenasr.data.feature_store import FeatureStore, extract
 from greenasr.data.features import RATE, SHIFT, Feats, Features
 from greenasr.data.files import read_json, write_json
+from greenasr.data.generated import generate_speech
 from greenasr.data.readers import commands
 from greenasr.data.readers.rows import cut_sets
 from greenasr.decode.nbest import NBest
@@ -36,10 +37,10 @@ from greenasr.pipeline.keywords_recipe import KeywordRecipe
 from greenasr.pipeline.place import SpeechPlace, Tell, make_corpus, make_features, noted
 from greenasr.pipeline.run import Stage
 from greenasr.roles import BitMap, Compressor
-from greenasr.tasks.keywords import BACKGROUND, Clips, Keywords, seen
+from greenasr.tasks.keywords import BACKGROUND, Clips, Keywords, seen, stored
 
 Place = SpeechPlace[KeywordRecipe]
-NOISE = "background"  # the recordings' file of cuts
+NOISE, GENERATED = "background", "generated"  # cuts and features beside the splits' own
 HEARD = 1000  # clips whose features say where the network's first weights begin
 TIMED = 20  # clips of a test set that are classified once more, one by one, for the RTF
 
@@ -50,7 +51,10 @@ def stages(place: Place) -> list[Stage]:
 
 
 def _corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Cuts of every split, those of recorded noise where there are any, and what is odd about clips."""
+    """Cuts of every split, those of recorded noise where there are any, and what is odd about clips.
+
+    With the recipe's ``generated`` hours also commands that are said beside the corpus's own in training.
+    """
     made = make_corpus(place, folder, tell)
     counted = {
         split: clips.census(load_cuts(folder / f"{split}.cuts.jsonl.gz"), noted(tell, f"clips of {split}"))
@@ -60,16 +64,21 @@ def _corpus(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
     noise = list(commands.background(source)) if source is not None and source.is_dir() else []
     if noise:
         save_cuts(folder / f"{NOISE}.cuts.jsonl.gz", cut_sets(noise)[NOISE])
+    if hours := place.recipe.task.generated:
+        generate_speech(folder / GENERATED, hours, 0, max(1, place.jobs), tell, 1, "commands")
     return {**made, "clips": counted, "recorded_noise": len(noise)}
 
 
 def _features(place: Place, folder: Path, tell: Tell) -> dict[str, Any]:
     """Log-mel energies of every split before CMVN, and of the noise."""
-    stored = Features("fbank", place.recipe.features.bins, "none")
-    made = make_features(place, folder, tell, stored, clips.samples)
-    if (cuts := place.run / "corpus" / f"{NOISE}.cuts.jsonl.gz").exists():
-        store = extract(load_cuts(cuts), folder / NOISE, stored, jobs=place.jobs, progress=noted(tell, NOISE))
-        write_json(folder / "noise.json", str(store.folder))
+    kept = stored(network_features(place))
+    made = make_features(place, folder, tell, kept, clips.samples)
+    more = {NOISE: f"{NOISE}.cuts.jsonl.gz", GENERATED: f"{GENERATED}/train.cuts.jsonl.gz"}
+    for name, file in more.items():
+        if (cuts := place.run / "corpus" / file).exists():
+            told = noted(tell, f"features of {name}")
+            store = extract(load_cuts(cuts), folder / name, kept, jobs=place.jobs, progress=told)
+            write_json(folder / f"{name}.json", str(store.folder))
     return made
 
 
@@ -103,15 +112,24 @@ def _known(store: FeatureStore, ids: list[str], place: Place) -> list[str]:
     return [utt_id for utt_id in ids if store.texts[store.place[utt_id]] in settings.words]
 
 
+def network_features(place: Place) -> Features:
+    """What networks see."""
+    settings = place.recipe.features
+    return Features(settings.kind, settings.bins, settings.cmvn)  # type: ignore[arg-type]
+
+
 def make_task(place: Place, part: str) -> tuple[Keywords, int]:
     """The training task of a part, its clips in memory, and how many clips it leaves out."""
     recipe, store, every = place.recipe, place.store(place.recipe.corpus.train), place.training_ids(part)
-    ids, settings = _known(store, every, place), recipe.features
-    features = Features(settings.kind, settings.bins, settings.cmvn)  # type: ignore[arg-type]
+    ids, features = _known(store, every, place), network_features(place)
     train = Clips.of(store, ids, recipe.task.frames, recipe.task.every)
+    if recipe.task.generated:
+        more = FeatureStore.open(read_json(place.run / "features" / f"{GENERATED}.json"))
+        said = [utt_id for utt_id in more.ids if more.texts[more.place[utt_id]] in words_of(place, part)]
+        train = train + Clips.of(more, said, recipe.task.frames, recipe.task.every)
     task = Keywords(
         {"train": train}, words_of(place, part), features, _noise(place), recipe.task.batch,
-        recipe.task.augment(), recipe.labels.background, recipe.task.smoothing,
+        recipe.task.augment(), recipe.labels.background, recipe.task.smoothing, recipe.task.band,
     )  # fmt: skip
     return task, len(every) - len(ids)
 
@@ -122,7 +140,8 @@ def _task(place: Place, part: str, row: CtcRow) -> tuple[Keywords, int]:
 
 
 def _units(place: Place, task: Keywords) -> KeywordUnits:
-    return KeywordUnits(task.features, task.words, place.recipe.task.frames, place.recipe.task.every)
+    settings = place.recipe.task
+    return KeywordUnits(task.features, task.words, settings.frames, settings.every, task.band)
 
 
 def _small(task: Keywords, place: Place) -> Keywords:
@@ -133,7 +152,7 @@ def _small(task: Keywords, place: Place) -> Keywords:
 def _noise(place: Place) -> torch.Tensor:
     """Powers of the corpus's noise, or of generated noise, (M, F)."""
     recorded: list[Feats] = []
-    if (note := place.run / "features" / "noise.json").exists():
+    if (note := place.run / "features" / f"{NOISE}.json").exists():
         store = FeatureStore.open(read_json(note))
         recorded = [store.raw(utt_id) for utt_id in store.ids]
     return noise_powers(recorded, place.recipe.features.bins)[:: place.recipe.task.every]
@@ -147,7 +166,7 @@ def _network(place: Place, part: str, row: CtcRow, task: Keywords, seed: int) ->
     """
     torch.manual_seed(seed)
     model = MatchboxNet(place.recipe.settings_of(row, len(task.words), seed))
-    heard = seen(task.clips["train"].feats[:HEARD].float(), task.features)
+    heard = seen(task.clips["train"].feats[:HEARD].float(), task.features, task.band)
     first: Any = model.prologue.subs[0]
     with torch.no_grad():
         first.depthwise.weight /= heard.std((0, 1)).clamp(min=1e-3)[:, None, None]
@@ -164,7 +183,7 @@ def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[l
     saved, store = load_keyword_model(path), place.store_of(part, name)
     units, ids = saved.units, _known(store, ids_of(place, part, name), place)
     heard = Clips.of(store, ids, units.frames, units.every)
-    task = Keywords({name: heard}, units.words, units.features, torch.zeros(0))
+    task = Keywords({name: heard}, units.words, units.features, torch.zeros(0), band=units.band)
     rtf = real_time_factor(saved.model, heard, units)
     model = saved.model.to(place.device)
     return task.nbest(model, name, place.recipe.decode.nbest, noted(tell, name)), {"rtf": rtf}
@@ -172,7 +191,7 @@ def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[l
 
 def real_time_factor(model: MatchboxNet, heard: Clips, units: KeywordUnits) -> float:
     """Seconds of one core for a second of sound, one clip at a time."""
-    feats = [seen(each[None].float(), units.features) for each in heard.feats[:TIMED]]
+    feats = [seen(each[None].float(), units.features, units.band) for each in heard.feats[:TIMED]]
     with torch.no_grad():
         model(feats[0], None)
         began = time.process_time()

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,16 @@ class KeywordTask:
     """Clips of a batch, and what happens to those of training, see `ClipAugment` and `SpecAugment`.
 
     A clip is ``frames`` long, 100 a second: networks of short words may see less than a second.  Of them the
-    network sees every ``every``-th; ``shift`` and widths of masks count what it sees.
+    network sees every ``every``-th; ``shift`` and widths of masks count what it sees.  Above ``band`` Hz it
+    hears nothing, 0 for all that there is.  ``generated`` hours of generated commands are trained on too, such
+    as say a word of the corpus.
     """
 
     batch: int = 128
     frames: int = FRAMES
     every: int = 1
+    band: float = 0.0
+    generated: float = 0.0
     smoothing: float = 0.0
     shift: int = 10
     noise: float = 0.8
@@ -82,6 +86,11 @@ class KeywordTask:
             raise ValueError(
                 f"[task] frames is {self.frames}, every {self.every}: a clip has 20 to 1,000 frames, 100 a "
                 "second, and a network sees each, or every second to fourth."
+            )
+        if (self.band and not 1000 <= self.band <= 8000) or self.generated < 0:
+            raise ValueError(
+                f"[task] band is {self.band:g} Hz, generated {self.generated:g} hours: choose 1,000 to 8,000 "
+                "Hz, or 0 for all, and 0 hours or more."
             )
         masks = SpecAugment(self.freq_masks, self.freq_width, self.time_masks, self.time_width, 0.5)
         return ClipAugment(self.shift, self.noise, self.snr, self.gain, self.warp, masks)  # type: ignore[arg-type]
@@ -140,6 +149,19 @@ class KeywordRecipe:
         found: MatchboxNetConfig = configure(NETWORK, made)
         return found
 
+    @property
+    def may_generate(self) -> bool:
+        """Whether it names a corpus and, for those who have no data, generated commands too."""
+        return bool(self.corpus.source) and self.corpus.domain == "commands"
+
+    def generated(self) -> KeywordRecipe:
+        """The same on generated commands."""
+        return replace(
+            self,
+            title=f"{self.title}, on generated commands",
+            corpus=replace(self.corpus, source="", kind="", tests=("test",)),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, to be kept beside the results."""
         return plain(self)
@@ -165,8 +187,14 @@ def _check(recipe: KeywordRecipe) -> None:
     """Refuse what would fail late."""
     recipe.task.augment()
     features = recipe.features
-    if features.ivectors or features.cmvn not in ("utterance", "none"):
-        raise ValueError('[features] of clips have no ivectors, and cmvn "utterance" or "none".')
+    if (
+        features.ivectors
+        or features.kind not in ("fbank", "mfcc")
+        or features.cmvn not in ("utterance", "none")
+    ):
+        raise ValueError(
+            '[features] of clips are fbank or mfcc, without ivectors, with cmvn "utterance" or "none".'
+        )
     if recipe.lm.rows or recipe.compress.teach or any(row.teach for row in recipe.rows):
         raise ValueError("[lm] and teach are for recognisers and language models: leave them out.")
     for row in recipe.rows:

@@ -23,10 +23,10 @@ import torch
 
 from greenasr.data.clips import quiet
 from greenasr.data.feature_stream import FeatureStream
-from greenasr.data.features import RATE, SHIFT, Feats, Features
+from greenasr.data.features import RATE, SHIFT, Feats
 from greenasr.data.streams import Samples
 from greenasr.pipeline.keyword_models import SavedKeywords
-from greenasr.tasks.keywords import BACKGROUND, seen
+from greenasr.tasks.keywords import BACKGROUND, seen, stored
 
 FRAME = SHIFT / RATE  # seconds
 LONGEST = 1.0  # seconds of one word
@@ -92,7 +92,8 @@ class Spotter:
     def __init__(self, saved: SavedKeywords, rate: int, source: str, settings: Spotting):
         self.saved, self.source, self.settings = saved, source, settings
         units = saved.units
-        self.stream = FeatureStream(Features("fbank", units.features.bins, "none"), rate)
+        self.stored = stored(units.features)
+        self.stream = FeatureStream(self.stored, rate)
         self.hop = max(1, round(settings.hop / FRAME))
         self.before = units.frames // 2  # frames thought before the sound, and behind it
         self.kept = np.zeros((0, units.features.bins), np.float32)
@@ -116,9 +117,9 @@ class Spotter:
         if not len(self.kept) or not (self.begun or last or len(self.kept) >= self.before):
             return []
         if not self.begun:
-            self.begun, self.kept = True, np.concatenate([quiet(self.kept, self.before), self.kept])
+            self.begun, self.kept = True, np.concatenate([self._around(self.before), self.kept])
         if last:
-            self.kept = np.concatenate([self.kept, quiet(self.kept, self.before + self.hop)])
+            self.kept = np.concatenate([self.kept, self._around(self.before + self.hop)])
         while (count := min(AT_ONCE, (len(self.kept) - frames) // self.hop + 1)) > 0:
             starts = self.hop * np.arange(count)
             windows = self.kept[starts[:, None] + np.arange(0, frames, self.saved.units.every)]
@@ -130,11 +131,17 @@ class Spotter:
             self.kept, self.at = self.kept[count * self.hop :], self.at + count * self.hop
         return found
 
+    def _around(self, frames: int) -> Feats:
+        """What is thought to lie beyond the sound, (frames, F): its background, or as NeMo pads zeros."""
+        if self.stored.kind == "fbank":
+            return quiet(self.kept, frames)
+        return np.zeros((frames, self.stored.dim), np.float32)
+
     def _posteriors(self, windows: Feats) -> np.ndarray:
         """Of every word, without that of no word, (windows, C)."""
         units = self.saved.units
         with torch.no_grad():
-            logits = self.saved.model(seen(torch.from_numpy(windows), units.features), None)
+            logits = self.saved.model(seen(torch.from_numpy(windows), units.features, units.band), None)
         if not bool(torch.isfinite(logits).all()):
             raise ValueError(f"{self.source}: the network's outputs are not finite: train it again.")
         words = [word != BACKGROUND for word in units.words]

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from greenasr.data.clip_augment import ClipAugment, moved_by
+from greenasr.data.clip_augment import ClipAugment, bins_below, moved_by
 from greenasr.data.clips import FRAMES, second_of
 from greenasr.data.feature_store import FeatureStore
 from greenasr.data.features import Features
@@ -32,6 +32,7 @@ from greenasr.tasks.speech import evaluating
 BACKGROUND = "_background_"
 AWAY = 0.6
 NOTHING = -30.0  # a log-mel energy below any
+EMPTY = -16.0  # the one of a band without sound
 QUIET, LOUD = -60.0, 0.0  # dB, mean level of background noise
 Progress = Callable[[int, int], None]
 
@@ -57,6 +58,13 @@ class Clips:
         places = [store.place[utt_id] for utt_id in chosen]
         speakers, words = (tuple(column[p] for p in places) for column in (store.speakers, store.texts))
         return cls(chosen, speakers, words, torch.from_numpy(feats))
+
+    def __add__(self, other: Clips) -> Clips:
+        """These clips and others."""
+        return Clips(
+            self.ids + other.ids, self.speakers + other.speakers, self.words + other.words,
+            torch.cat([self.feats, other.feats]),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         """U."""
@@ -84,7 +92,8 @@ class KeywordBatch:
 class Keywords:
     """The task: clips of each split, the words in the order of the network's outputs, and its features.
 
-    ``noise`` (M, F) holds powers of noise, see `clip_augment.noise_powers`; only "train" is augmented.
+    ``noise`` (M, F) holds powers of noise, see `clip_augment.noise_powers`; only "train" is augmented.  Above
+    ``band`` Hz, if it is not 0, networks hear nothing.
     """
 
     clips: Mapping[str, Clips]
@@ -95,6 +104,7 @@ class Keywords:
     augment: ClipAugment | None = None
     background: float = 0.0
     smoothing: float = 0.0
+    band: float = 0.0
     _classes: dict[str, int] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,7 +131,7 @@ class Keywords:
                 extra = self._background(feats, generator)
                 feats = torch.cat([self.augment(feats, self.noise, generator), extra])
                 classes = torch.cat([classes, torch.full((len(extra),), len(self.words) - 1)])
-            yield KeywordBatch(seen(feats, self.features), classes)
+            yield KeywordBatch(seen(feats, self.features, self.band), classes)
 
     def n_batches(self, split: str) -> int:
         """How many batches a pass has."""
@@ -151,7 +161,8 @@ class Keywords:
         found = []
         with evaluating(model) as device:
             for chosen in torch.arange(len(clips)).split(256):
-                logits = model(seen(clips.feats[chosen].float(), self.features).to(device), None).float()
+                feats = seen(clips.feats[chosen].float(), self.features, self.band)
+                logits = model(feats.to(device), None).float()
                 found.append(logits[:, said].log_softmax(1).cpu().numpy())
                 if progress is not None:
                     progress(int(chosen[-1]) + 1, len(clips))
@@ -205,8 +216,27 @@ def check_words(split: str, clips: Clips, words: Sequence[str]) -> None:
             )
 
 
-def seen(feats: Tensor, features: Features) -> Tensor:
-    """What the network sees of log-mel energies (N, T, F): cepstra or not, behind CMVN."""
+def stored(features: Features) -> Features:
+    """What is kept of sound for a network with these features: `seen` makes them of any part of it.
+
+    ValueError for CMVN that parts do not have.
+    """
+    if features.cmvn not in ("utterance", "none"):
+        raise ValueError(
+            f'features with cmvn \'{features.cmvn}\' are not for clips: train with "utterance" or "none".'
+        )
+    kind = "fbank" if features.kind == "mfcc" else features.kind
+    return Features(kind, features.bins, "none")
+
+
+def seen(feats: Tensor, features: Features, band: float = 0.0) -> Tensor:
+    """The network's features of those `stored`, (N, T, F): cepstra of log-mel energies, behind CMVN.
+
+    With a ``band`` in Hz nothing is above it, whatever the sound's own rate.
+    """
+    if band:
+        kept = bins_below(band, features.bins)
+        feats = torch.cat([feats[..., :kept], torch.full_like(feats[..., kept:], EMPTY)], -1)
     if features.kind == "mfcc":
         feats = feats @ torch.from_numpy(cepstra(features.bins)).to(feats.device)
     return feats - feats.mean(1, keepdim=True) if features.cmvn == "utterance" else feats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from greenasr.decode.nbest import read_nbest
 from greenasr.pipeline.keyword_models import load_keyword_model
 from greenasr.pipeline.keywords import Place, make_task, stages
 from greenasr.pipeline.keywords_recipe import load_keywords
-from greenasr.pipeline.run import finished
+from greenasr.pipeline.run import finished, needed, run_stages
 from greenasr.score.errors import read_errors, wer
 from greenasr.score.significance import permutation_test
 from greenasr.tasks.keywords import BACKGROUND
@@ -88,7 +89,7 @@ def test_a_packed_model_gives_the_logprobs_that_were_written(spotted: Path, plac
 
 
 def test_recorded_noise_is_what_is_mixed_in(spotted: Path, place: Place) -> None:
-    recorded = FeatureStore.open(read_json(spotted / "features" / "noise.json")).raw("fan")
+    recorded = FeatureStore.open(read_json(spotted / "features" / "background.json")).raw("fan")
     powers = np.exp(recorded) / np.exp(recorded).mean()
     np.testing.assert_allclose(make_task(place, "all")[0].noise.numpy(), powers[::2], rtol=1e-5)
     assert finished(stages(place), spotted)["corpus"]["recorded_noise"] == 1
@@ -108,7 +109,7 @@ def test_the_page_has_tables_and_the_figure(spotted: Path) -> None:
         ("frames = 60", "frames = 6", "a clip has 20 to 1,000 frames"),
         ('network = "rt"', 'network = "a/b"', "network 'a/b' is to be a folder"),
         ("shift = 3", "shift = -3", "must not be negative"),
-        ("bins = 16", 'bins = 16\ncmvn = "running"', 'cmvn "utterance" or "none"'),
+        ("bins = 16", 'bins = 16\ncmvn = "running"', 'with cmvn "utterance" or "none"'),
         ("background = 0.3", 'background = 0.3\nwords = ["go"]', "'left' is said in training clips and none"),
         ("background = 0.3", 'background = 0.3\nwords = ["hop"]', "no training clip says 'hop'"),
     ],
@@ -126,6 +127,20 @@ def test_odd_recipes_are_refused(
     assert re.search(message, called.err), called.err
 
 
+def test_generated_commands_that_say_its_words_may_be_trained_on_too(spotted: Path, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    text = (spotted.parent / "recipe.toml").read_text()
+    text = text.replace("shift = 3", "shift = 3\ngenerated = 0.01\nband = 4000.0")
+    (tmp_path / "recipe.toml").write_text(text)
+    place = Place(load_keywords(tmp_path / "recipe.toml"), tmp_path / "run", spotted.parent)
+    run_stages(needed(stages(place), ["all/labels"]), place.run, lambda *_: None)
+    task, _ = make_task(place, "all")
+    own = len(place.training_ids("all"))
+    more = task.clips["train"].ids[own:]
+    assert own == 27 and more and all(name.startswith("train-train") for name in more)
+    assert set(task.clips["train"].words[own:]) <= {"go", "left", "stop"} and task.band == 4000.0
+
+
 def test_other_words_may_be_left_out(spotted: Path, tmp_path: Path) -> None:
     text = (spotted.parent / "recipe.toml").read_text()
     text = text.replace("background = 0.3", 'words = ["go", "stop"]\nothers = "leave"')
@@ -139,3 +154,13 @@ def test_other_words_may_be_left_out(spotted: Path, tmp_path: Path) -> None:
     task, left_out = make_task(place, "all")
     assert left_out == len(place.training_ids("all")) // 3
     assert task.words == ("go", "stop") and set(task.clips["train"].words) == {"go", "stop"}
+
+
+def test_without_data_commands_are_generated_where_the_recipe_says_so(spotted: Path) -> None:
+    own = load_keywords(spotted.parent / "recipe.toml")
+    assert not own.may_generate, "it says nothing of commands"
+    both = replace(own, corpus=replace(own.corpus, domain="commands"))
+    assert both.may_generate and not both.generated().may_generate
+    recipe = both.generated()
+    assert (recipe.corpus.source, recipe.corpus.domain) == ("", "commands")
+    assert recipe.title == "Miniature, on generated commands" and recipe.task == own.task

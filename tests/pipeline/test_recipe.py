@@ -11,6 +11,7 @@ import pytest
 
 from greenasr.pipeline.ctc_recipe import load_ctc_recipe
 from greenasr.pipeline.hybrid_recipe import load_hybrid
+from greenasr.pipeline.keywords_recipe import load_keywords
 from greenasr.pipeline.recipe import Row, load_recipe
 from greenasr.pipeline.speech_recipe import Corpus
 from greenasr.pipeline.transducer_recipe import load_transducers
@@ -33,7 +34,12 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_recipe_that_we_ship_can_be_read(path: Path) -> None:
-    loaders = {"hybrid": load_hybrid, "transducer": load_transducers, "ctc": load_ctc_recipe}
+    loaders = {
+        "hybrid": load_hybrid,
+        "transducer": load_transducers,
+        "ctc": load_ctc_recipe,
+        "keywords": load_keywords,
+    }
     kind = tomllib.loads(path.read_text()).get("kind", "")
     rows: Sequence[Row] = loaders[kind](path).rows if kind else load_recipe(path).rows
     assert rows[0].method == "float" and len({row.name for row in rows}) == len(rows) > 3

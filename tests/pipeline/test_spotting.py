@@ -156,3 +156,21 @@ def test_other_files_are_refused_and_a_model_without_background_is_told(
     save(tmp_path / "two.packed", saved.model, KeywordUnits(saved.units.features, ("a", "b")), {})
     called = greenasr("spot", tmp_path / "two.packed", tmp_path / "talk.wav")
     assert called.code == 2 and "4 outputs for 2 words" in called.err
+
+
+def test_networks_with_nemos_front_end_listen_too(sound: NDArray[np.float32], saved: SavedKeywords) -> None:
+    import torch
+
+    from greenasr.data.features import Features
+    from greenasr.models.matchboxnet import MatchboxNet, MatchboxNetConfig
+    from greenasr.pipeline.keyword_models import KeywordUnits
+
+    torch.manual_seed(0)
+    model = MatchboxNet(MatchboxNetConfig(64, 3, blocks=1, width=8, edge=8)).eval()
+    units = KeywordUnits(Features("nemo_mfcc", 64, "none"), ("a", "b", "c"), 128)
+    loud = Spotting(threshold=0.34)
+    found = list(keywords_in(SavedKeywords(model, units, None, {}), [sound], 16_000, "talk", loud))
+    assert found and all(0 <= each.time <= 8 for each in found)
+    odd = SavedKeywords(model, KeywordUnits(Features("mfcc", 64, "running"), units.words), None, {})
+    with pytest.raises(ValueError, match="cmvn 'running' are not for clips"):
+        list(keywords_in(odd, [sound], 16_000, "talk"))

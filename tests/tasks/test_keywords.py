@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from greenasr.data.augment import SpecAugment
-from greenasr.data.clip_augment import ClipAugment
+from greenasr.data.clip_augment import ClipAugment, bins_below
 from greenasr.data.features import Features
-from greenasr.tasks.keywords import AWAY, BACKGROUND, Clips, Keywords, seen
+from greenasr.tasks.keywords import AWAY, BACKGROUND, EMPTY, Clips, Keywords, seen
 
 WORDS = ("go", "no", "up")
 BINS, FRAMES = 16, 30
@@ -113,6 +113,24 @@ def test_features_of_the_network_are_those_of_the_extractor() -> None:
     for cmvn in ("none", "utterance"):
         wanted = Features("mfcc", 64, cmvn)  # type: ignore[arg-type]
         np.testing.assert_allclose(seen(stored, wanted)[0].numpy(), wanted(samples), atol=2e-3)
+
+
+def test_above_the_band_there_is_nothing_and_below_it_all() -> None:
+    feats, plain = torch.randn(2, 5, 64), Features("fbank", 64, "none")
+    low = seen(feats, plain, 4000.0)
+    kept = bins_below(4000.0, 64)
+    torch.testing.assert_close(low[..., :kept], feats[..., :kept])
+    assert (low[..., kept:] == EMPTY).all() and 45 < kept < 50
+    time = np.arange(8000) / 16_000
+    for hz, heard in ((3500.0, True), (4600.0, False)):
+        tone = plain.raw((0.3 * np.sin(2 * np.pi * hz * time)).astype(np.float32))
+        assert (int(tone[20].argmax()) < kept) == heard
+
+
+def test_clips_add_up() -> None:
+    both = clips(3) + clips(5)
+    assert len(both) == 8 and both.words == clips(3).words + clips(5).words
+    torch.testing.assert_close(both.feats[3:], clips(5).feats)
 
 
 def test_unknown_words_and_splits_are_refused() -> None:
