@@ -3,8 +3,7 @@
     log-mel of speech and noise at once  ≈  log(e^s + g e^n),     g so that Σ e^s / Σ g e^n is the SNR drawn
 
 Power adds where signals are unrelated (the cross term has mean 0), so noise is mixed into log-mel energies,
-which lie in memory, moved in time and masked there; cepstra are made last.  This costs a
-thousandth of what reading, mixing and transforming samples would.
+which lie in memory, moved in time and masked there; cepstra are made last.
 
 Shapes: N clips, T frames, F log-mel energies, M frames of noise.
 """

@@ -60,8 +60,8 @@ class KeywordTask:
 
     A clip is ``frames`` long, 100 a second: networks of short words may see less than a second.  Of them the
     network sees every ``every``-th; ``shift`` and widths of masks count what it sees.  Above ``band`` Hz it
-    hears nothing, 0 for all that there is.  ``generated`` hours of generated commands are trained on too, such
-    as say a word of the corpus.
+    hears nothing, 0 for all that there is.  ``generated`` hours of generated commands are trained on too, if
+    they say a word of the corpus.
     """
 
     batch: int = 128
