@@ -77,7 +77,7 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
     for row in place.recipe.rows:
         needs = base
         if row.name == "compact":
-            needs = (f"{home}/search",)
+            needs = (f"{home}/search", *((f"{home}/float",) if row.teach else ()))
         elif row.method != "float":
             needs = (f"{home}/{start_of(place, row)}",)
             if row.method in PLANNED:
@@ -102,6 +102,11 @@ def start_of(place: Place, row: HybridRow) -> str:
     if row.start != "float" or row.network == "manual":
         return row.start
     return "compact" if any(r.name == "compact" for r in place.recipe.rows) else "float"
+
+
+def teacher_of(place: Place, row: HybridRow) -> str:
+    """The full-precision row to learn from: where a row begins; the manual one for the searched network."""
+    return "float" if row.name == "compact" else start_of(place, row)
 
 
 def candidates(place: Place, row: HybridRow) -> list[HybridRow]:
@@ -183,7 +188,8 @@ def _search(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dic
 def _row(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell: Tell) -> dict[str, Any]:
     task, units = hybrid.make_task(place, part)
     home = folder.parent
-    compressor = None
+    compressor, compress = None, place.recipe.compress
+    share, dropout = row.teach, row.dropout
     if row.method == "float":
         dims = read_json(home / "search" / "dims.json") if row.name == "compact" else {}
         model = network(place, units, seed)
@@ -196,14 +202,13 @@ def _row(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell:
         model = load_acoustic(home / start_of(place, row) / "train.packed").model
         bit_map = rows.bit_map_of(place, home, row, clusters_of(place, model))
         compressor = COMPRESSORS[rows.method_of(row)](bit_map)
-        compress = place.recipe.compress
-        share = compress.teach if row.teach is None else row.teach
-        if share:
-            teacher = load_acoustic(home / start_of(place, row) / "train.packed").model.to(place.device)
-            task = replace(task, teacher=teacher.eval(), share=share)
-        dropout = compress.dropout if row.dropout is None else row.dropout
-        if dropout is not None:
-            set_dropout_(model, dropout)
+        share = compress.teach if share is None else share
+        dropout = compress.dropout if dropout is None else dropout
+    if share:
+        teacher = load_acoustic(home / teacher_of(place, row) / "train.packed").model.to(place.device)
+        task = replace(task, teacher=teacher.eval(), share=share)
+    if dropout is not None:
+        set_dropout_(model, dropout)
     training = rows.training_of(place, row, seed)
     path = hybrid.train(place, folder, task, units, model, training, compressor, rows.teller(tell))
     return {**hybrid.describe(path), "seconds_train": rows.seconds_of(folder)}

@@ -184,6 +184,10 @@ def _check(recipe: HybridRecipe) -> None:
         share = recipe.compress.teach if row.teach is None else row.teach
         if not 0 <= share <= 1:
             raise ValueError(f"row '{row.name}' has teach {share:g}: choose from 0 to 1.")
+        if row.name == "float" and row.teach:
+            raise ValueError("row 'float' has teach: nothing was trained before it, leave it out.")
+        if row.name == "compact" and row.teach and all(r.name != "float" for r in recipe.rows):
+            raise ValueError("row 'compact' has teach: add the manual network's row to learn from.")
         if row.network not in ("manual", "searched"):
             raise ValueError(f"row '{row.name}' has network '{row.network}': choose manual or searched.")
     check_rows(
