@@ -36,13 +36,14 @@ def row(method: str, bits: float, more: str = "") -> str:
 ROWS = (
     FLOAT
     + COMPACT
+    + "teach = 0.5\n"
     + row("none", 8, "paper = { wer = 15.4, mb = 12.6 }")
     + row("admm", 2)
     + row("admm", 8)
     + row("hessian", 4.0)
     + row("kl", 4.0, 'fit = "acosr"')
     + row("search", 4.0)
-    + row("bp", 4, 'network = "manual"')
+    + row("bp", 4, 'network = "manual"\nteach = 0.5\ndropout = 0.0')
     + '[lhuc]\nrows = ["hessian-4"]\nepochs = 1\n'
 )
 TUNED = ("tune = false", "tune = true")

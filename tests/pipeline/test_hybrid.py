@@ -166,6 +166,8 @@ BAD = [
         None,
         r"row 'bp-4' has network 'best': choose manual or searched",
     ),
+    (FLOAT + "teach = 0.5\n", None, r"row 'float' has teach: nothing was trained before it"),
+    (FLOAT + row("bp", 4, "teach = 1.5"), None, r"row 'bp-4' has teach 1.5: choose from 0 to 1"),
     (row("bp", 4), None, r"one must be method 'float', network 'manual'; got bp-4"),
     (FLOAT + FLOAT, None, r"rows must differ"),
 ]
