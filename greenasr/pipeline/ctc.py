@@ -30,7 +30,7 @@ from greenasr.decode.transducer import transducer_nbest
 from greenasr.decode.tune_scale import tune
 from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.pipeline import end_to_end, rows
-from greenasr.pipeline.ctc_models import load_ctc
+from greenasr.pipeline.ctc_models import SavedCtc, load_ctc
 from greenasr.pipeline.ctc_recipe import CtcRecipe, CtcRow
 from greenasr.pipeline.end_to_end import (
     Kind,
@@ -108,7 +108,7 @@ def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[l
     saved, search = load_ctc(path), place.recipe.decode.search()
     store = place.store_of(part, name)
     began = time.process_time()
-    logprobs = _logprobs(place, part, name, path, tell)
+    logprobs = _logprobs(place, part, name, saved, tell)
     lists = []
     for done, (utt_id, each) in enumerate(logprobs.items(), 1):
         ref = store.texts[store.place[utt_id]]
@@ -118,9 +118,9 @@ def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[l
     return lists, {"rtf": _rtf(place, part, name, began)}
 
 
-def _logprobs(place: Place, part: str, name: str, path: Path, tell: Tell) -> dict[str, Any]:
-    """Log probabilities (T', C) of a set's utterances by a packed file."""
-    saved, ids = load_ctc(path), ids_of(place, part, name)
+def _logprobs(place: Place, part: str, name: str, saved: SavedCtc, tell: Tell) -> dict[str, Any]:
+    """Log probabilities (T', C) of a set's utterances."""
+    ids = ids_of(place, part, name)
     task = Ctc(
         {name: place.store_of(part, name)}, saved.units.tokenizer, {name: ids}, place.recipe.task.frames
     )
@@ -167,11 +167,11 @@ def make_decoder(place: Place, part: str, stride: int, tuned: Mapping[str, float
 def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
     """Scale and penalty of the fewest errors of the float row on speech that is not tested on."""
     other, name = tuned_on(place, part)
-    path = place.run / other / f"seed{seed}" / "float" / "model.packed"
-    logprobs = _logprobs(place, other, name, path, tell)
+    saved = load_ctc(place.run / other / f"seed{seed}" / "float" / "model.packed")
+    logprobs = _logprobs(place, other, name, saved, tell)
     store = place.store_of(other, name)
     refs = [store.texts[store.place[utt_id]].split() for utt_id in logprobs]
-    decoder = make_decoder(place, other, load_ctc(path).model.config.stride)
+    decoder = make_decoder(place, other, saved.model.config.stride)
     tell(0, 1, f"{name}: search")
     found = tune(decoder, list(logprobs.values()), refs)
     return {"tuned_on": [other, name], **found.to_json()}
@@ -180,13 +180,14 @@ def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[
 def _with_graph(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """Lists of the graph's words, and their errors."""
     tuned = read_json(folder.parent.parent / "graph-weights" / "result.json")
-    stride = load_ctc(folder.parent / "model.packed").model.config.stride
-    decoder, length = make_decoder(place, part, stride, tuned), place.recipe.decode.nbest
+    saved = load_ctc(folder.parent / "model.packed")
+    decoder = make_decoder(place, part, saved.model.config.stride, tuned)
+    length = place.recipe.decode.nbest
 
     def hear(name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
         store, lists = place.store_of(part, name), []
         began = time.process_time()
-        logprobs = _logprobs(place, part, name, path, tell)
+        logprobs = _logprobs(place, part, name, saved, tell)
         for done, (utt_id, each) in enumerate(logprobs.items(), 1):
             hyps = decoder.nbest(each, length) if length > 1 else [decoder.best(each)]
             ref = store.texts[store.place[utt_id]]

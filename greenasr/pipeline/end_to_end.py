@@ -128,7 +128,8 @@ def _of_seed(kind: Kind, place: Place, part: str, seed: int) -> list[Stage]:
     home = f"{part}/seed{seed}"
     made: list[Stage] = []
     lists: tuple[str, ...]
-    if place.recipe.decode.order:
+    reorders = place.recipe.decode.order and place.recipe.decode.nbest > 1  # a list of one has one order
+    if reorders:
         other, _ = tuned_on(place, part)
         lists = (f"{other}/ngram", f"{other}/seed{seed}/float/words")
         made.append(Stage(f"{home}/ngram-weights", lists, partial(_weights, place, part, seed)))
@@ -144,7 +145,7 @@ def _of_seed(kind: Kind, place: Place, part: str, seed: int) -> list[Stage]:
             needs = (*needs, costs)
         made.append(Stage(name, needs, partial(_row, kind, place, part, seed, row), trains=True))
         made.append(Stage(f"{name}/words", (name,), partial(_words, kind, place, part)))
-        if place.recipe.decode.order:
+        if reorders:
             lists = (f"{name}/words", f"{home}/ngram-weights", f"{part}/ngram")
             made.append(Stage(f"{name}/with-ngram", lists, partial(_with_ngram, place, part)))
     return made

@@ -130,6 +130,14 @@ def test_graphs_of_lexicon_and_ngram_say_only_words(place: Place) -> None:
     assert wer(read_errors(home / "float" / "with-graph" / "test.errors.jsonl")) < 25
 
 
+def test_lists_of_one_are_not_put_in_order(corpus: Path, write_recipe: Recipe, tmp_path: Path) -> None:
+    one = (("beam = 4", "beam = 1"), ("nbest = 3", "nbest = 1"))
+    recipe = load_ctc_recipe(write_recipe(tmp_path, '[[row]]\nmethod = "float"\n', *one, kind="ctc"))
+    names = [stage.name.removeprefix("all/seed0/") for stage in ctc.stages(Place(recipe, tmp_path, corpus))]
+    assert {"float/words", "float/with-graph", "graph-weights"} < set(names)
+    assert not {"float/with-ngram", "ngram-weights"} & set(names)
+
+
 def test_utterances_too_short_for_their_letters_are_left_out_and_counted(
     corpus: Path, write_recipe: Recipe, tmp_path: Path, greenasr: Call
 ) -> None:
