@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,6 +62,11 @@ class Frames:
             return cls(lens, count, None)
         mask = torch.arange(n_frames, device=lens.device) < lens[:, None]
         return cls(lens, count, mask.to(dtype))
+
+    @cached_property
+    def of_all(self) -> int:
+        """The sum over all processes that train together."""
+        return crew.count(self.count)
 
     def clear(self, x: Tensor) -> Tensor:
         """(C, N, T) with padding set to 0."""
@@ -176,7 +182,7 @@ def normalize(norm: nn.BatchNorm1d, x: Tensor, frames: Frames) -> Tensor:
     if not norm.training:
         gain = norm.weight * (norm.running_var + norm.eps).rsqrt()
         return affine(flat, gain, norm.bias - norm.running_mean * gain).view_as(x)
-    n = crew.count(frames.count)
+    n = frames.of_all
     y, mean, var = batch_norm(flat, norm.weight, norm.bias, frames.count, norm.eps, n)
     with torch.no_grad():
         norm.running_mean.lerp_(mean, norm.momentum)
