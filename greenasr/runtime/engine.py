@@ -68,14 +68,13 @@ def build(packed: Packed, activations: Activations = "int8", where: str | Path =
         )
     try:
         network = FAMILIES[packed.model](packed.config, Weights(packed, activations))
-    except (KeyError, TypeError, IndexError) as error:
+        if packed.self_test:
+            test = numerics.SelfTest.from_json(packed.self_test)
+            numerics.verify(packed.model, packed.config, network, test, activations)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
         raise ValueError(
             f"{where}: its settings do not describe a '{packed.model}' ({error!r}): pack the model again."
         ) from error
-    if packed.self_test:
-        try:
-            test = numerics.SelfTest.from_json(packed.self_test)
-            numerics.verify(packed.model, packed.config, network, test, activations)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
     return network

@@ -23,6 +23,7 @@ class LstmLm:
 
     def __init__(self, config: Mapping[str, Any], weights: Weights):
         self.vocab = int(config["vocab"])
+        weights.check("embedding", self.vocab, int(config["dim"]))
         self.embedding = weights.rows("embedding.weight")
         self.layers = [lstm.LstmLayer(weights, f"layers.{i}") for i in range(int(config["layers"]))]
         self.output = weights.linear("output")

@@ -18,6 +18,7 @@ class MatchboxNet:
 
     def __init__(self, config: Mapping[str, Any], weights: Weights):
         self.feat_dim = int(config["feat_dim"])
+        weights.check("prologue.subs.0.pointwise", None, self.feat_dim)
         self.blocks = [
             Block(weights, "prologue"),
             *blocks_of(config, weights),

@@ -19,6 +19,7 @@ class QuartzNet:
 
     def __init__(self, config: Mapping[str, Any], weights: Weights):
         self.feat_dim, self.stride = int(config["feat_dim"]), int(config["stride"])
+        weights.check("prologue.subs.0.pointwise", None, self.feat_dim)
         self.blocks = [
             Block(weights, "prologue", stride=self.stride),
             *blocks_of(config, weights),

@@ -32,6 +32,10 @@ class Rnnt:
         given, layers = tuple(config["reduction"]), int(config["encoder_layers"])
         self.reduction = given + (1,) * (layers - len(given))
         self.feat_dim, self.vocab = int(config["feat_dim"]), int(config["vocab"])
+        if min(self.reduction, default=0) < 1:
+            raise ValueError(f"a reduction of {self.reduction}: pack the model again.")
+        weights.check("encoder.layers.0.input", None, self.feat_dim * self.reduction[0])
+        weights.check("embedding", self.vocab, int(config["embedding_dim"]))
         self.encoder = LstmStack(weights, "encoder", self.reduction)
         self.encoder_fc = weights.linear("encoder_fc")
         self.embedding = weights.rows("embedding.weight")

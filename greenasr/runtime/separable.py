@@ -32,6 +32,11 @@ class Separable:
         self.taps = None
         if weights.has(f"{name}.depthwise.weight"):
             self.taps = weights.array(f"{name}.depthwise.weight")[:, 0]
+        rows, cols = weights.shape(f"{name}.pointwise")
+        if (self.taps is not None and len(self.taps) != cols) or stride < 1:
+            raise ValueError(f"'{name}' has {cols} channels and a stride of {stride}: pack the model again.")
+        if weights.array(f"{name}.norm.running_var").shape != (rows,):
+            raise ValueError(f"'{name}.norm' is not of {rows} channels: pack the model again.")
         self.pointwise = weights.linear(f"{name}.pointwise")
         self.gain, self.offset = folded_norm(weights, f"{name}.norm")
 

@@ -20,6 +20,7 @@ from greenasr.runtime.pointwise import Floats, sigmoid
 from greenasr.runtime.weights import Weights
 
 EPS = 1e-3  # of the batch norms
+LONGEST = 1 << 16  # frames of a stride
 Lhuc = Mapping[str, Floats]  # layer, as `models.tdnnf.Tdnnf.hidden_units` names it, -> r (D,)
 
 
@@ -30,8 +31,15 @@ class Tdnnf:
         self.feat_dim, self.ivector_dim = int(config["feat_dim"]), int(config.get("ivector_dim", 0))
         self.n_pdfs = int(config["n_pdfs"])
         self.splice, self.third = int(config["splice"]), int(config["subsampling"])
-        self.bypass = float(config["bypass"])
         self.strides = [int(stride) for stride in config["strides"]]
+        front = int(config.get("front", 0))
+        spliced = (2 * self.splice + 1) * (front or self.feat_dim)
+        weights.check("input.affine", None, spliced + self.ivector_dim)
+        if front:
+            weights.check("front.affine", front, (2 * self.splice + 1) * self.feat_dim)
+        if min(self.splice, *self.strides) < 0 or max(self.strides) > LONGEST or self.third < 1:
+            raise ValueError(f"strides of {self.strides}, a splice of {self.splice}: pack the model again.")
+        self.bypass = float(config["bypass"])
         self.at = len(self.strides)  # layers before the rate drops; the last of them computes the drop
         while self.at and self.strides[self.at - 1] % self.third == 0:
             self.at -= 1

@@ -76,6 +76,10 @@ class TransformerLm:
     def __init__(self, config: Mapping[str, Any], weights: Weights):
         self.vocab, self.dim = int(config["vocab"]), int(config["dim"])
         self.heads, self.context = int(config["heads"]), int(config["context"])
+        weights.check("embedding", self.vocab, self.dim)
+        weights.check("position", self.context, self.dim)
+        if self.heads < 1 or self.dim % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.dim}: pack the model again.")
         self.embedding, self.position = weights.rows("embedding.weight"), weights.rows("position.weight")
         self.embedding_norm = _norm(weights, "embedding_norm")
         self.layers = [_Layer(weights, f"layers.{i}", self.heads) for i in range(int(config["layers"]))]

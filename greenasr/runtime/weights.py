@@ -8,6 +8,7 @@ A weight that shares its name with several spans (bands of a vocabulary) is one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -86,6 +87,26 @@ class Weights:
         """The weights of maps in float32, one above the other, (O, I); a convolution's as (O, I K)."""
         weights = [self.array(f"{name}.weight") for name in names]
         return np.concatenate([weight.reshape(len(weight), -1) for weight in weights])
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """(O, I) of a map's weight, a convolution's I K; ValueError where the file has none of this name."""
+        first = self.packed.ties.get(f"{name}.weight", f"{name}.weight")
+        if first in self.packed.seeds:
+            return self.packed.seeds[first].rows, self.packed.seeds[first].cols
+        found = self.packed.shapes.get(first) or np.shape(self.packed.rest.get(first, ()))
+        if len(found) < 2:
+            raise ValueError(
+                f"the file lacks '{name}.weight', which its network needs: pack the model again."
+            )
+        return found[0], math.prod(found[1:])
+
+    def check(self, name: str, outputs: int | None, inputs: int) -> None:
+        """Refuse a map of another shape than the settings say; ``outputs`` None: of any number."""
+        found = self.shape(name)
+        if found != (found[0] if outputs is None else outputs, inputs):
+            raise ValueError(
+                f"'{name}.weight' is {found}, the settings say ({outputs or 'any'}, {inputs}): pack it again."
+            )
 
     def bias(self, *names: str) -> Floats | None:
         """The biases of maps, one behind the other, (O,); None where they have none."""

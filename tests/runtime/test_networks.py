@@ -231,7 +231,7 @@ def test_a_network_that_the_runtime_lacks_is_refused(made: Made) -> None:
     with pytest.raises(ValueError, match="its settings do not describe a 'lstm'"):
         engine.build(replace(packed, config={}))
     with pytest.raises(ValueError, match=r"lacks 'layers.2.*', which its network needs"):
-        engine.build(replace(packed, config={"vocab": 50, "layers": 3}))
+        engine.build(replace(packed, config={"vocab": 50, "dim": 16, "layers": 3}))
 
 
 def test_no_torch_is_needed(made: Made, tmp_path: Any) -> None:
