@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from greenasr.data.token_rows import IGNORE
+from greenasr.runtime.kernels import native
+from greenasr.runtime.linear import in_kernels
 from greenasr.runtime.lstm_lm import LstmLm
 from greenasr.runtime.pointwise import Floats
 from greenasr.runtime.transformer_lm import TransformerLm
@@ -25,6 +27,11 @@ def logprobs(network: TransformerLm | LstmLm, inputs: Ids, targets: Ids) -> Floa
     keep = targets != IGNORE
     wanted, rows = targets[keep], hidden[keep]
     found = np.empty(len(rows), np.float32)
+    output = network.output
+    if (maps := in_kernels(output)) is not None:
+        chosen = np.ascontiguousarray(wanted[:, None], np.int32)
+        found = native.vocabulary(np.ascontiguousarray(rows), maps[0][0], chosen, maps[0][1])[0][:, 0]
+        rows = rows[:0]
     for at in range(0, len(rows), AT_ONCE):
         logits = network.logits(rows[at : at + AT_ONCE])
         chosen = logits[np.arange(len(logits)), wanted[at : at + AT_ONCE]]

@@ -14,9 +14,11 @@ import torch
 from numpy.testing import assert_allclose
 
 from greenasr.models.lhuc import attach_lhuc_
-from greenasr.runtime import engine
+from greenasr.runtime import engine, numerics
+from greenasr.runtime.kernels import native
 from greenasr.runtime.separable import depthwise
 from greenasr.runtime.transformer_lm import Past
+from greenasr.runtime.weights import ACTIVATIONS
 
 BITS = [None, (1, 2, 4, 8), (3, 6, 16, 2)]
 Made = Callable[..., Any]
@@ -40,9 +42,10 @@ def test_a_language_model_equals_torch(made: Made, kind: str, bits: Any, step: s
     close(network.logits(hidden), model.output(expected))
 
 
+@pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize("kind", ["transformer", "lstm"])
-def test_tokens_one_by_one_give_what_all_at_once_give(made: Made, kind: str) -> None:
-    network: Any = engine.build(made(kind)[0], "float32")
+def test_tokens_one_by_one_give_what_all_at_once_give(made: Made, kind: str, activations: Any) -> None:
+    network: Any = engine.build(made(kind)[0], activations)
     ids = np.random.default_rng(0).integers(0, 50, (2, 12))
     whole, _ = network.hidden(ids)
     state, parts = None, []
@@ -204,6 +207,19 @@ def test_activations_of_8_bits_change_little(made: Made, kind: str) -> None:
 
     exact, rough = (outputs(engine.build(packed, kept)) for kept in ("float32", "int8"))  # type: ignore[arg-type]
     assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("kind", engine.FAMILIES)
+def test_the_kernels_give_what_numpy_gives(made: Made, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, _ = made(kind)
+    found: Any = [numerics.outputs(kind, packed.config, engine.build(packed, "int8"))]
+    monkeypatch.setattr(native, "available", lambda: False)
+    found.append(numerics.outputs(kind, packed.config, engine.build(packed, "int8")))
+    size = np.sqrt(np.mean(found[0] ** 2))
+    assert (
+        np.abs(found[0] - found[1]).max() < 0.02 * size
+    )  # an activation may fall on the other side of a half
+    assert np.abs(found[0] - found[1]).mean() < 1e-3 * size
 
 
 def test_threads_share_one_network(made: Made) -> None:
