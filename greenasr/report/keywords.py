@@ -87,8 +87,8 @@ def note(value: Mapping[str, Any]) -> str:
     ]
     if odd:
         found.append(
-            f"Clips ({'; '.join(odd)}): those shorter than a second are padded with silence on both sides, "
-            "of longer ones the loudest second is taken, silent and clipped ones are kept."
+            f"Clips, and how many are shorter or longer than a second: {'; '.join(odd)}. What is shorter than "
+            "networks hear is continued by its own background, of what is longer they hear the loudest stretch."
         )
     if any(row.get("paper") for row in value["rows"]):
         found.append("The paper's figures are of Google Speech Commands v1, 65,000 clips, 200 epochs.")
@@ -111,7 +111,7 @@ def networks_table(value: Mapping[str, Any]) -> list[dict[str, str]]:
             cells["paper accuracy"] = number(paper.get("accuracy"), 2)
         cells["error"] = spread(row["pooled"])
         cells["difference"] = increase(row["against"])
-        cells["p"] = number(row["against"]["seeds_p"], 3) if row["against"] else DASH
+        cells["p"] = _p(row["against"])
         cells["kB"] = number(row["bytes"] / KB, 1)
         cells["training s"] = number(row["seconds_train"], 0)
         cells["RTF"] = number(row["rtf"], 4)
@@ -132,7 +132,7 @@ def compressed_table(value: Mapping[str, Any]) -> list[dict[str, str]]:
                 "bits": bits_label(row["bits"]),
                 "error": spread(row["pooled"]),
                 "difference": increase(found),
-                "p": number(found["seeds_p"], 3) if found else DASH,
+                "p": _p(found),
                 "changed": changed(found),
                 "kB": number(row["bytes"] / KB, 1),
                 "ratio": number(start["bytes"] / row["bytes"], 1, "x") if start else DASH,
@@ -140,6 +140,11 @@ def compressed_table(value: Mapping[str, Any]) -> list[dict[str, str]]:
             }
         )
     return lines
+
+
+def _p(found: Mapping[str, Any] | None) -> str:
+    """Of the seeds' error rates; of one seed nothing follows."""
+    return number(found["seeds_p"], 3) if found and len(found["seeds"]) > 1 else DASH
 
 
 def method(row: Row) -> str:
@@ -177,6 +182,10 @@ def facts_of(value: Mapping[str, Any], recipe: Mapping[str, Any]) -> facts.Facts
         more = ", and one class for no word" if labels.get("background") else ""
         found.append(("Words", f"{value['classes']}{more}"))
     if task := recipe.get("task"):
+        above = f", nothing above {task['band']:g} Hz" if task["band"] else ""
+        found.append(("Clips", f"{task['frames'] / 100:g} s, a frame every {10 * task['every']} ms{above}"))
+        if task["generated"]:
+            found.append(("Trained on too", f"{task['generated']:g} hours of generated commands"))
         noise = "the corpus's recordings" if value.get("recorded_noise") else "generated, white, pink, brown"
         low, high = task["snr"]
         found.append(

@@ -60,6 +60,9 @@ def test_tables_have_the_papers_figures_and_what_each_row_is_held_against() -> N
     assert (line["network"], line["kB"], line["ratio"]) == ("6x1x64, ternary, t = 0.5", "20.0", "15.4x")
     assert line["difference"].startswith("+0.10") and line["changed"] == "5"
     assert "9 clips, 2 shorter, 1 silent" in contents(value()).note
+    one = value()
+    one["rows"][1]["against"]["seeds"] = {"0": {"p": 0.5, "changed": 3}}
+    assert contents(one).sheets[0].rows[1]["p"] == "–", "of one seed nothing follows"
 
 
 def test_the_page_is_whole_and_has_the_plots(tmp_path: Path, read: Any) -> None:
