@@ -87,8 +87,9 @@ def note(value: Mapping[str, Any]) -> str:
     ]
     if odd:
         found.append(
-            f"Clips, and how many are shorter or longer than a second: {'; '.join(odd)}. What is shorter than "
-            "networks hear is continued by its own background, of what is longer they hear the loudest stretch."
+            f"Clips, and how many are shorter or longer than a second: {'; '.join(odd)}. What is shorter "
+            "than networks hear is continued by its own background, of what is longer they hear the loudest "
+            "stretch."
         )
     if any(row.get("paper") for row in value["rows"]):
         found.append("The paper's figures are of Google Speech Commands v1, 65,000 clips, 200 epochs.")
