@@ -105,7 +105,7 @@ def words_of(place: Place, part: str) -> tuple[str, ...]:
 
 
 def _known(store: FeatureStore, ids: list[str], place: Place) -> list[str]:
-    """The clips that say a word of the recipe, where others are left out."""
+    """The clips that say a word of the recipe, where others are no error."""
     settings = place.recipe.labels
     if not settings.words or settings.others == "refuse":
         return ids
@@ -121,14 +121,17 @@ def network_features(place: Place) -> Features:
 def make_task(place: Place, part: str) -> tuple[Keywords, int]:
     """The training task of a part, its clips in memory, and how many clips it leaves out."""
     recipe, store, every = place.recipe, place.store(place.recipe.corpus.train), place.training_ids(part)
-    ids, features = _known(store, every, place), network_features(place)
+    known, as_background = words_of(place, part), recipe.labels.others == "background"
+    ids = every if as_background else _known(store, every, place)
     train = Clips.of(store, ids, recipe.task.frames, recipe.task.every)
+    if as_background:
+        train = replace(train, words=tuple(w if w in known else BACKGROUND for w in train.words))
     if recipe.task.generated:
         more = FeatureStore.open(read_json(place.run / "features" / f"{GENERATED}.json"))
-        said = [utt_id for utt_id in more.ids if more.texts[more.place[utt_id]] in words_of(place, part)]
+        said = [utt_id for utt_id in more.ids if more.texts[more.place[utt_id]] in known]
         train = train + Clips.of(more, said, recipe.task.frames, recipe.task.every)
     task = Keywords(
-        {"train": train}, words_of(place, part), features, _noise(place), recipe.task.batch,
+        {"train": train}, known, network_features(place), _noise(place), recipe.task.batch,
         recipe.task.augment(), recipe.labels.background, recipe.task.smoothing, recipe.task.band,
     )  # fmt: skip
     return task, len(every) - len(ids)

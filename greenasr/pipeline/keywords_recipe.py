@@ -31,6 +31,7 @@ from greenasr.tasks.keywords import BACKGROUND
 from greenasr.tasks.networks import configure
 
 NETWORK = "matchboxnet"
+OTHERS = ("refuse", "leave", "background")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class LabelSettings:
 
     ``background`` is the share of examples of it, see `tasks.keywords`: a stream needs it, a test set does
     not.
-    ``others`` says what becomes of clips of words that are not listed: "refuse", or "leave" them out.
+    ``others`` says what becomes of clips of words that are not listed: "refuse", "leave" them out, or train
+    on them as "background", so that a stream's other words are not taken for one that is listed.
     """
 
     words: tuple[str, ...] = ()
@@ -48,8 +50,10 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         """Refuse words that are none, and choices that do not exist."""
-        if self.others not in ("refuse", "leave"):
-            raise ValueError(f"[labels] others is '{self.others}': choose refuse or leave.")
+        if self.others not in OTHERS:
+            raise ValueError(f"[labels] others is '{self.others}': choose {', '.join(OTHERS)}.")
+        if self.others == "background" and not self.background:
+            raise ValueError('[labels] others = "background" needs that class: give background a share.')
         if len(set(self.words)) != len(self.words) or {NOISE, BACKGROUND} & set(self.words):
             raise ValueError(f"[labels] words must differ, and '{NOISE}' is none of them.")
 

@@ -141,7 +141,7 @@ def test_generated_commands_that_say_its_words_may_be_trained_on_too(spotted: Pa
     assert set(task.clips["train"].words[own:]) <= {"go", "left", "stop"} and task.band == 4000.0
 
 
-def test_other_words_may_be_left_out(spotted: Path, tmp_path: Path) -> None:
+def test_other_words_may_be_left_out_or_be_no_word(spotted: Path, tmp_path: Path) -> None:
     text = (spotted.parent / "recipe.toml").read_text()
     text = text.replace("background = 0.3", 'words = ["go", "stop"]\nothers = "leave"')
     (tmp_path / "recipe.toml").write_text(text)
@@ -154,6 +154,15 @@ def test_other_words_may_be_left_out(spotted: Path, tmp_path: Path) -> None:
     task, left_out = make_task(place, "all")
     assert left_out == len(place.training_ids("all")) // 3
     assert task.words == ("go", "stop") and set(task.clips["train"].words) == {"go", "stop"}
+    text = text.replace('"leave"', '"background"\nbackground = 0.1')
+    (tmp_path / "recipe.toml").write_text(text)
+    place = replace(place, recipe=load_keywords(tmp_path / "recipe.toml"))
+    next(s for s in stages(place) if s.name == "all/labels").work(
+        tmp_path / "run" / "all" / "labels", lambda *_: None
+    )
+    task, left_out = make_task(place, "all")
+    assert task.words == ("go", "stop", BACKGROUND) and left_out == 0
+    assert task.clips["train"].words.count(BACKGROUND) == len(place.training_ids("all")) // 3
 
 
 def test_without_data_commands_are_generated_where_the_recipe_says_so(spotted: Path) -> None:
