@@ -112,7 +112,7 @@ def shrink(
         show({"out": str(out), "worker": True}, as_json, f"{out}: nothing left to do for a worker")
         return
     shrunk.write(out)
-    result = {"smallest": str(found.path) if found.path else None, **found.answer}
+    result = {"model": str(found.path) if found.path else None, **found.answer}
     if as_json:
         show(result, True, "")
     else:

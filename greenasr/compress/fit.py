@@ -33,6 +33,10 @@ OnStep = Callable[[int, int, float], None]
 PRECISIONS = ("float32", "bfloat16")
 
 
+class Diverged(ValueError):
+    """Training left the finite numbers."""
+
+
 @dataclass(frozen=True)
 class Training:
     """How to train: AdamW, linear warm-up, cosine decay to ``final`` times the peak rate.
@@ -116,8 +120,8 @@ def fit_(
 
     ``run`` is a folder for ``checkpoint.pt`` and ``log.jsonl``: a second call with the same folder goes
     on where the first was stopped, so remove the checkpoint when the model is saved.  Of processes that
-    work together the first writes it, and all must find it.  Raises ValueError when the loss is not finite
-    or the checkpoint belongs to other settings.
+    work together the first writes it, and all must find it.  Raises Diverged, a ValueError, when the loss is
+    not finite, ValueError when the checkpoint belongs to other settings.
     """
     total = settings.steps(task.n_batches("train"))
     shared.begin_alike_(model)
@@ -157,7 +161,7 @@ def fit_(
         if step % settings.leg == 0 or step == total:
             mean = float(leg_loss) / leg_steps
             if not math.isfinite(mean):
-                raise ValueError(
+                raise Diverged(
                     f"the loss is {mean} at step {step} of {total}: lower lr (now {settings.lr:g})."
                 )
             seconds = time.perf_counter() - began + (log[-1]["seconds"] if log and step > leg_steps else 0)

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from greenasr.data.files import read_json
@@ -94,8 +95,9 @@ def layers_plot(row: Row, costs: Value) -> str:
         left.set_xlim(0, max(bits) + 1)
         left.set_xlabel("bits", fontsize=8)
         low = max(narrow[narrow > 0].min(initial=1.0), 1e-6)
-        right.barh(places, np.maximum(narrow, low / 2), color=ORANGE, height=0.75, left=low / 4)
-        right.set_xscale("log")
+        right.barh(places, np.maximum(narrow, low / 2) - low / 4, color=ORANGE, height=0.75, left=low / 4)
+        log_axis(right, "x", low / 4, 2.0)
+        right.xaxis.set_major_locator(FixedLocator([10.0**e for e in range(-6, 1)]))
         width = min(next(iter(clusters))["costs"], key=int)
         right.set_xlabel(f"{costs['method']} cost at {width} bits, largest = 1", fontsize=8)
         for axes in (left, right):

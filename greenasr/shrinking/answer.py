@@ -22,6 +22,8 @@ def models(search: Search) -> list[Row]:
     for path in sorted((search.board.run / "models").glob("*/result.json")):
         name = f"models/{path.parent.name}"
         found = search.board.done(name) or {}
+        if "failed" in found:
+            continue
         against = search.against_full(name, "dev")
         rows.append(
             {
@@ -129,6 +131,9 @@ def _notes(search: Search, full: Mapping[str, Any]) -> list[str]:
             notes.append(f"{method} costs could not be measured and were left out: {why}")
         elif warning := result.get("warning"):
             notes.append(f"{method} costs: {warning}")
+    for path in sorted((search.board.run / "models").glob("*/result.json")):
+        if why := (search.board.done(f"models/{path.parent.name}") or {}).get("failed"):
+            notes.append(f"{path.parent.name} could not be trained: {why}")
     kept = sum(full["kept"].values())
     if kept > 0.05 * full["parameters"]:
         largest = max(full["kept"], key=lambda name: full["kept"][name])

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from greenasr.compress.allocate import allocate, plan
 from greenasr.compress.clusters import make_clusters
 from greenasr.compress.compressors import COMPRESSORS
-from greenasr.compress.fit import fit_
+from greenasr.compress.fit import Diverged, fit_
 from greenasr.data.files import write_atomic, write_json
 from greenasr.pipeline.lm import measure_costs
 from greenasr.pipeline.plans import read_bit_map, read_costs
@@ -154,6 +154,8 @@ class Search:
 
     def passes(self, name: str) -> bool:
         """Whether a model is good enough on dev to go on with smaller ones."""
+        if "failed" in (self.board.done(name) or {}):
+            return False
         found = self.against_full(name, "dev")
         margin = self.question.max_wer_increase
         return not found.worse and (margin is None or found.difference <= margin)
@@ -254,22 +256,25 @@ class Search:
             replace(self.space.training, seed=self.space.seed),
         )
         began = time.perf_counter()
-        if estimator == UNTRAINED:
-            quantized = compressor.finish_(model)
-        else:
-            quantized = fit_(
-                model, self.task, compressor, training, run=folder,
-                on_step=lambda step, of, loss: tell(step, of, f"loss {loss:.4f}"),
-            )  # fmt: skip
+        how = {"bits": bit_map.average_bits, "cost": name.partition("-")[2], "estimator": estimator}
+        try:
+            if estimator == UNTRAINED:
+                quantized = compressor.finish_(model)
+            else:
+                quantized = fit_(
+                    model, self.task, compressor, training, run=folder,
+                    on_step=lambda step, of, loss: tell(step, of, f"loss {loss:.4f}"),
+                )  # fmt: skip
+            check_finite(model)
+        except Diverged as error:  # this model fails, the search goes on
+            return {**how, "failed": str(error)}
         trained = time.perf_counter() - began
         packed = self.package.save(folder / "model.packed", model.cpu(), quantized, bit_map)
         loaded = self.package.load(folder / "model.packed").to(self.device)
         return {
+            **how,
             "bytes": packed,
-            "bits": bit_map.average_bits,
             "plan": dict(bit_map.bits),
-            "cost": name.partition("-")[2],
-            "estimator": estimator,
             "seconds_train": trained,
             **self._scored(loaded, folder, "dev", tell),
         }
@@ -302,6 +307,13 @@ class _Small:
 
     def batches(self, split: str, seed: int = 0) -> Iterable[Any]:
         return self.task.batches("costs", seed)
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise Diverged where a weight is no number."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise Diverged(f"'{name}' is not finite after training: lower lr.")
 
 
 def totals(counts: Iterable[Any]) -> dict[str, int]:

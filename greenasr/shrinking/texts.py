@@ -6,7 +6,8 @@ those before them; the matched-pairs test takes sentences apart, as for speech. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,19 +48,21 @@ class TextTask:
 
     def score(self, model: Any, split: str) -> list[Scored]:
         """The likeliest token at every place of every sentence, against the one that stands there."""
-        tokenizer, rows = self.inner.tokenizer, self.inner.sentences(split)
-        found: dict[int, Scored] = {}
+        parts, owners = cut(self.inner.sentences(split), self.inner.length - 1)
+        heard: list[list[int]] = [[] for _ in parts]
         with evaluating(model) as device:
-            for batch, places in batches.sentences(rows, tokenizer.eos, TOKENS):
+            for batch, places in batches.sentences(parts, self.inner.tokenizer.eos, TOKENS):
                 moved: Any = batch.to(device)
                 hidden, _ = model(moved.inputs)
                 for row, place in enumerate(places):
-                    n = len(rows[place]) + 1
-                    likeliest = model.output(hidden[row, :n]).argmax(1).tolist()
-                    targets = moved.targets[row, :n].tolist()
-                    ref, hyp = ([str(i) for i in ids] for ids in (targets, likeliest))
-                    found[place] = predicted(f"{split}-{place}", ref, hyp)
-        return [found[place] for place in sorted(found)]
+                    heard[place] = model.output(hidden[row, : len(parts[place]) + 1]).argmax(1).tolist()
+        refs, hyps = (defaultdict[int, list[str]](list) for _ in range(2))
+        for k, owner in enumerate(owners):
+            last = k + 1 == len(owners) or owners[k + 1] != owner
+            n = len(parts[k]) + last  # the end of a sentence is foretold once
+            refs[owner] += [str(i) for i in [*parts[k], self.inner.tokenizer.eos][:n]]
+            hyps[owner] += [str(i) for i in heard[k][:n]]
+        return [predicted(f"{split}-{owner}", refs[owner], hyps[owner]) for owner in refs]
 
     def utterances(self, split: str) -> dict[str, str]:
         """The text as one: sentences of different texts may well be the same."""
@@ -68,6 +71,20 @@ class TextTask:
     def describe(self) -> dict[str, Any]:
         """What it is."""
         return {"kind": "language model", "scored": "next token"}
+
+
+def cut(rows: Sequence[Sequence[int]], most: int) -> tuple[list[list[int]], list[int]]:
+    """Sentences in parts of at most ``most`` ids, and the sentence of each part.
+
+    >>> cut([[1, 2, 3], [4]], 2)
+    ([[1, 2], [3], [4]], [0, 0, 1])
+    """
+    parts, owners = [], []
+    for owner, row in enumerate(rows):
+        for first in range(0, max(1, len(row)), most):
+            parts.append(list(row[first : first + most]))
+            owners.append(owner)
+    return parts, owners
 
 
 def language_model(path: Path, texts: Mapping[str, Path]) -> tuple[nn.Module, TextTask, OurFormat]:

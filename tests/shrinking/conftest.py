@@ -63,7 +63,7 @@ def batches(rows: Speech, size: int = 16) -> list[tuple[Tensor, Tensor]]:
 
 @pytest.fixture(scope="session")
 def make_task() -> Callable[..., OwnTask]:
-    def made(dev: str = "dev", test: str = "test", size: int = 120, **more: object) -> OwnTask:
+    def made(dev: str = "dev", test: str = "test", size: int = 200, **more: object) -> OwnTask:
         settings = {"ids": lambda rows: [row[0] for row in rows], "scorer": scorer, **more}
         train = batches(speech("train", 96))
         sets = speech(dev, size), speech(test, size)

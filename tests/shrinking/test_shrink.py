@@ -117,7 +117,7 @@ def test_workers_leave_the_answer_to_the_other_call(
 def test_sets_that_overlap_are_refused_unless_it_is_said(
     planted: nn.Module, make_task: Make, quick: Space, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="dev and test share 120 of 120 utterances"):
+    with pytest.raises(ValueError, match="dev and test share 200 of 200 utterances"):
         greenasr.shrink(planted, make_task(test="dev"), tmp_path, space=quick)
     assert not (tmp_path / "full").exists()
     task = make_task(test="dev")
@@ -173,6 +173,20 @@ def test_a_full_disk_is_seen_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 0, 100))
     with pytest.raises(ValueError, match="make room or choose another --out"):
         greenasr.shrink(planted, make_task(), tmp_path, space=quick)
+
+
+def test_a_training_that_diverges_fails_alone(
+    planted: nn.Module, make_task: Make, quick: Space, tmp_path: Path
+) -> None:
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        found = torch.nn.functional.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
+        return found * math.nan if model.training else found
+
+    found = greenasr.shrink(
+        planted, replace(make_task(), loss_of=loss), tmp_path, space=quick, question=MARGIN
+    )
+    assert any("could not be trained: the loss is nan" in note for note in found.answer["notes"])
+    assert {row["estimator"] for row in found.answer["models"]} == {"none"}
 
 
 class Tied(nn.Module):
