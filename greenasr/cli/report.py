@@ -33,7 +33,9 @@ def print_table(run: Path) -> None:
     out.print()
     width = max(len("full precision"), *(len(shrunk.label(row)) for row in value["models"])) + 2
     out.print(
-        f"{'model':<{width}} {'file':>10} {'smaller':>8} {'dev':>6} {'test':>6}  verdict", highlight=False
+        f"{'model':<{width}} {'file':>10} {'smaller':>8} {'dev':>6} {'test':>6}  verdict",
+        highlight=False,
+        soft_wrap=True,
     )
     full = value["full"]
     rows = [("full precision", full["bytes"], 1.0, full["dev"], full["test"], "")]

@@ -38,41 +38,38 @@ def plots(value: Value, run: Path) -> list[tuple[str, str]]:
 
 
 def front_plot(value: Value) -> str:
-    """WER against megabytes: dev of every model, test with its 95 % interval of the finalists."""
+    """WER against megabytes: on top test with 95 % intervals, of the finalists; below dev, of every model."""
     full, rows = value["full"], value["models"]
     with matplotlib.rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=(WIDE, 3.8), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(WIDE, 5.2), layout="constrained")
+        test, dev = figure.subplots(2, 1, sharex=True)
         sizes = np.array([full["bytes"], *(row["bytes"] for row in rows)]) / MB
-        log_axis(axes, "x", sizes.min() * 0.8, sizes.max() * 1.25)
-        for trained, colour, word in ((True, GREEN, "trained, dev"), (False, ORANGE, "not trained, dev")):
+        log_axis(dev, "x", sizes.min() * 0.8, sizes.max() * 1.25)
+        tested = [row for row in rows if row.get("test")]
+        for row in (full, *tested):
+            chosen = row.get("name") == value["smallest"] is not None
+            colour = "black" if row is full else BLUE
+            test.vlines(row["bytes"] / MB, *row["test"]["ci95"], color=colour, linewidth=1)
+            marker, large = ("*", 11) if row is full else ("D", 8) if chosen else ("s", 5)
+            test.plot(row["bytes"] / MB, row["test"]["wer"], marker, color=colour, markersize=large)
+        for trained, colour, word in ((True, GREEN, "trained"), (False, ORANGE, "not trained")):
             some = [row for row in rows if (row["estimator"] != "none") == trained]
             if some:
                 x, y = [row["bytes"] / MB for row in some], [row["dev"]["wer"] for row in some]
-                axes.plot(x, y, "o", color=colour, markersize=5, alpha=0.7, label=word)
-        front = [row for row in rows if row["front"]]
-        line = [(row["bytes"] / MB, row["dev"]["wer"]) for row in front]
-        axes.plot(*np.array(line).T, color=GREY, linewidth=0.8, linestyle=":", label="front on dev")
-        for row in rows:
-            if test := row.get("test"):
-                x = row["bytes"] / MB
-                axes.vlines(x, *test["ci95"], color=BLUE, linewidth=1)
-                chosen = row["name"] == value["smallest"]
-                axes.plot(x, test["wer"], "D" if chosen else "s", color=BLUE, markersize=9 if chosen else 5)
-        axes.plot([], [], "s", color=BLUE, label="test, 95 %; ◆ the answer")
-        x = full["bytes"] / MB
-        axes.vlines(x, *full["test"]["ci95"], color="black", linewidth=1)
-        axes.plot(x, full["test"]["wer"], "*", color="black", markersize=11, label="full precision, test")
-        axes.axhline(full["test"]["wer"], color="black", linewidth=0.6, linestyle="--", alpha=0.6)
-        near = [full["test"]["ci95"][1], *(row["test"]["ci95"][1] for row in rows if row.get("test"))]
-        top = 2.0 * max(near)
-        if top < max(row["dev"]["wer"] for row in rows):
-            axes.set_ylim(min(0, axes.get_ylim()[0]), top)
-            axes.set_title("some models lie above", fontsize=7, loc="right", color=GREY)
-        clean(axes)
-        axes.set_xlabel("file, MB (log scale)")
-        axes.set_ylabel("words wrong, %")
-        figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+                dev.plot(x, y, "o", color=colour, markersize=5, label=word)
+        front = np.array([(row["bytes"] / MB, row["dev"]["wer"]) for row in rows if row["front"]])
+        dev.plot(*front.T, color=GREY, linewidth=0.8, linestyle=":", label="front")
+        dev.plot(
+            full["bytes"] / MB, full["dev"]["wer"], "*", color="black", markersize=11, label="full precision"
+        )
+        for axes, split in ((test, "test"), (dev, "dev")):
+            axes.axhline(full[split]["wer"], color="black", linewidth=0.6, linestyle="--", alpha=0.6)
+            axes.set_ylabel(f"words wrong on {split}, %", fontsize=8)
+            axes.tick_params(labelsize=7)
+            clean(axes)
+        test.set_title("bars: 95 % intervals; diamond: the answer", fontsize=7, loc="left", color=GREY)
+        dev.set_xlabel("file, MB (log scale)", fontsize=8)
+        dev.legend(fontsize=7, frameon=False)
         return svg(figure, "words wrong against the size of the file")
 
 
