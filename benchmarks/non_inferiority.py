@@ -2,8 +2,8 @@
 
     python benchmarks/non_inferiority.py
 
-A speaker i of w_i words loses Poisson((0.01 + θ) w_i g_i) and wins Poisson(0.01 w_i g_i), g_i gamma of mean 1:
-θ is the margin, 0.5 points; the smaller the gamma's shape the more speakers differ.
+Speaker i of w_i words loses Poisson((0.01 + θ) w_i g_i) and wins Poisson(0.01 w_i g_i), g_i gamma of mean 1;
+θ is the margin, 0.5 points; the smaller the shape of the gamma the more speakers differ.
 """
 
 from __future__ import annotations
