@@ -27,6 +27,7 @@ COMMANDS = (
         "compress",
         "inspect",
         "export",
+        "bench",
     ),  # from data to a small model
     *("perplexity", "ngram", "transcribe", "spot", "rescore", "score"),  # what it says, and how good that is
     *("shrink", "report"),  # the smallest that loses no words

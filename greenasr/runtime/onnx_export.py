@@ -30,9 +30,13 @@ SPACE = "\u2581"
 PLAIN = {"transformer": transformer_lm, "lstm": lstm_lm, "tdnnf": tdnnf, "matchboxnet": matchboxnet}
 
 
-def models(packed: Packed) -> dict[str, onnx.ModelProto]:
-    """The ONNX models of a packed one, by name; ValueError for a network that none is written for."""
+def models(packed: Packed, style: str = "nbits") -> dict[str, onnx.ModelProto]:
+    """The ONNX models of a packed one, by name; ValueError for a network that none is written for.
+
+    ``style`` "float" leaves out what MatMulNBits is for, "q8" and "q4" round weights anew: for comparison.
+    """
     config, weights = packed.config, Weights(packed, "float32")
+    weights.style = style
     about: dict[str, Any] = {"comment": f"greenasr {packed.model}", "version": 1, "model_author": "greenasr"}
     if packed.bit_map:
         about["average_bits"] = f"{packed.bit_map['average_bits']:.3f}"

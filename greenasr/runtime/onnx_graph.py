@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from greenasr.runtime.weights import Weights
 
-OPSET, IR = 17, 10
+OPSET, OPSET_4, IR = 17, 21, 10  # the second has integers of 4 bits
 BLOCK = 64  # inputs that share a scale; also of the blocks in which activations are rounded
 CONTAINERS = (2, 4, 8)
 DTYPES = {"float": TensorProto.FLOAT, "int64": TensorProto.INT64, "int32": TensorProto.INT32}
@@ -30,7 +31,8 @@ Dims = Sequence[Any]  # int, or str for a size that varies
 class Graph:
     """Nodes and constants in order; every call returns the name of what it computes."""
 
-    def __init__(self, outer: Graph | None = None):
+    def __init__(self, outer: Graph | None = None, style: str = "nbits"):
+        self.style: str = outer.style if outer is not None else style
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.outer = outer  # whose constants the body of a loop may read
@@ -88,8 +90,12 @@ class Graph:
         """(…, I) -> (…, O): `Weights.linear` of the same names."""
         bias = weights.bias(*names)
         parts = weights.parts(*names)
-        y = self._narrow(x, *parts) if parts is not None else None
-        if y is None:
+        y = self._narrow(x, *parts) if parts is not None and self.style == "nbits" else None
+        if y is None and self.style in ("q8", "q4"):
+            y = self.op(
+                "MatMul", x, self._rounded(weights.matrix(*names).T, 127 if self.style == "q8" else 7)
+            )
+        elif y is None:
             y = self.op("MatMul", x, self.const(weights.matrix(*names).T))
         return y if bias is None else self.op("Add", y, self.const(bias))
 
@@ -102,6 +108,15 @@ class Graph:
         steps = np.concatenate([np.broadcast_to(step, (len(c), 1)) for c, _, step in parts])
         taken = self.op("Cast", self.op("Gather", self.const(codes), ids, axis=0), to=TensorProto.FLOAT)
         return self.op("Mul", taken, self.op("Gather", self.const(steps), ids, axis=0))
+
+    def _rounded(self, weight: Array, largest: int) -> str:
+        """A weight (I, O) as integers and a step an output, multiplied in the graph."""
+        step = np.maximum(np.abs(weight).max(0), 1e-12) / np.float32(largest)
+        digits = np.rint(weight / step).astype(np.int8)
+        if largest == 7:
+            digits = digits.astype(ml_dtypes.int4)
+        taken = self.op("Cast", self.const(digits), to=TensorProto.FLOAT)
+        return self.op("Mul", taken, self.const(step.astype(np.float32)))
 
     def _narrow(self, x: str, *parts: tuple[Array, int, Array]) -> str | None:
         """MatMulNBits; None where its containers cannot hold the weight."""
@@ -153,7 +168,10 @@ def model(
 ) -> onnx.ModelProto:
     """The whole, checked, with metadata as strings."""
     made = helper.make_graph(graph.nodes, name, list(inputs), list(outputs), list(graph.constants.values()))
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [
+        helper.make_opsetid("", OPSET_4 if graph.style == "q4" else OPSET),
+        helper.make_opsetid("com.microsoft", 1),
+    ]
     found = helper.make_model(made, opset_imports=opsets, producer_name="greenasr", ir_version=IR)
     helper.set_model_props(found, {key: str(each) for key, each in metadata.items()})
     onnx.checker.check_model(found)

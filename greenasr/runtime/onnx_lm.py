@@ -23,7 +23,12 @@ def transformer_lm(
     config: Mapping[str, Any], weights: Weights, metadata: Mapping[str, Any]
 ) -> onnx.ModelProto:
     """`runtime.transformer_lm` as a graph."""
-    g, layers, heads, dim = Graph(), int(config["layers"]), int(config["heads"]), int(config["dim"])
+    g, layers, heads, dim = (
+        Graph(style=weights.style),
+        int(config["layers"]),
+        int(config["heads"]),
+        int(config["dim"]),
+    )
     length, before = g.size("ids", 1), g.size("past", 3)
     first = g.op("Squeeze", before, g.const([0]))
     end = g.op("Add", first, g.op("Squeeze", length, g.const([0])))
@@ -71,7 +76,7 @@ def gelu(g: Graph, x: str) -> str:
 
 def lstm_lm(config: Mapping[str, Any], weights: Weights, metadata: Mapping[str, Any]) -> onnx.ModelProto:
     """`runtime.lstm_lm` as a graph."""
-    g, layers, dim = Graph(), int(config["layers"]), int(config["dim"])
+    g, layers, dim = Graph(style=weights.style), int(config["layers"]), int(config["dim"])
     x, present = g.rows("ids", weights, "embedding.weight"), []
     for i in range(layers):
         h, c = (g.op("Gather", "past", g.const(2 * i + j), axis=0) for j in (0, 1))

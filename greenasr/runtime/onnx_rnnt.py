@@ -48,7 +48,7 @@ def encoder(
     about: Mapping[str, Any],
 ) -> onnx.ModelProto:
     """Raw features to what the joiner adds, with CMVN inside."""
-    g = Graph()
+    g = Graph(style=weights.style)
     x = front(g, features, "x", "x_lens")
     x = lstm_stack(g, x, weights, "encoder", reduction, int(config["encoder_dim"]))
     g.named(g.linear(x, weights, "encoder_fc"), "encoder_out")
@@ -66,7 +66,7 @@ def encoder(
 
 def decoder(config: Mapping[str, Any], weights: Weights, about: Mapping[str, Any]) -> onnx.ModelProto:
     """The last labels to what the joiner adds."""
-    g, dim, context = Graph(), int(config["predictor_dim"]), int(about["context_size"])
+    g, dim, context = Graph(style=weights.style), int(config["predictor_dim"]), int(about["context_size"])
     said = g.op("Cast", g.op("Greater", "y", g.const(0)), to=1)
     end = g.op("Expand", g.const(1.0), g.op("Concat", g.size("y", 0), g.const([1]), axis=0))
     after = g.op("Concat", g.slice(said, 1, 1 << 40, 1), end, axis=1)
@@ -85,7 +85,7 @@ def decoder(config: Mapping[str, Any], weights: Weights, about: Mapping[str, Any
 
 def joiner(config: Mapping[str, Any], weights: Weights, about: Mapping[str, Any]) -> onnx.ModelProto:
     """Logits of the blank and all labels."""
-    g, width = Graph(), weights.matrix("encoder_fc").shape[0]
+    g, width = Graph(style=weights.style), weights.matrix("encoder_fc").shape[0]
     both = g.op("Add", "encoder_out", "decoder_out")
     g.named(g.linear(g.op("Tanh", both), weights, "output") if config["joint"] == "fc" else both, "logit")
     inputs = [value(name, "float", ["N", width]) for name in ("encoder_out", "decoder_out")]

@@ -26,7 +26,7 @@ def quartznet(
     config: Mapping[str, Any], weights: Weights, features: Features, metadata: Mapping[str, Any]
 ) -> onnx.ModelProto:
     """`runtime.quartznet` as a graph, with CMVN inside and log softmax behind."""
-    g, stride = Graph(), int(config["stride"])
+    g, stride = Graph(style=weights.style), int(config["stride"])
     x = front(g, features, "x", "x_lens")
     lens = g.op("Div", g.op("Add", "x_lens", g.const([stride - 1])), g.const([stride]))
     x, _ = _network(g, x, "x_lens", lens, config, weights, stride)
@@ -43,7 +43,7 @@ def quartznet(
 
 def matchboxnet(config: Mapping[str, Any], weights: Weights, metadata: Mapping[str, Any]) -> onnx.ModelProto:
     """`runtime.matchboxnet` as a graph."""
-    g = Graph()
+    g = Graph(style=weights.style)
     x = g.op("Mul", "feats", true_frames(g, "feats", "feat_lens"))
     x, mask = _network(g, x, "feat_lens", "feat_lens", config, weights, 1)
     total = g.op("ReduceSum", g.op("Mul", x, mask), g.const([1]), keepdims=0)

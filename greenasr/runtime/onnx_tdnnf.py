@@ -14,7 +14,7 @@ from greenasr.runtime.weights import Weights
 
 def tdnnf(config: Mapping[str, Any], weights: Weights, metadata: Mapping[str, Any]) -> onnx.ModelProto:
     """`runtime.tdnnf` as a graph."""
-    g, third = Graph(), int(config["subsampling"])
+    g, third = Graph(style=weights.style), int(config["subsampling"])
     strides = [int(stride) for stride in config["strides"]]
     at = len(strides)
     while at and strides[at - 1] % third == 0:

@@ -55,6 +55,8 @@ class Weights:
         if activations not in ACTIVATIONS:
             raise ValueError(f"activations '{activations}': choose int8 or float32.")
         self.packed, self.activations = packed, activations
+        self.style = "nbits"  # how an ONNX graph writes low-bit maps
+        self.maps: dict[str, Linear] = {}  # every map that was asked for, by its names
 
     def array(self, name: str) -> Floats:
         """A parameter in float32; ValueError where the file has none of this name."""
@@ -76,6 +78,10 @@ class Weights:
 
     def linear(self, *names: str) -> Linear:
         """The map of ``name.weight`` and ``name.bias``, if there is one; several one above the other."""
+        found = self.maps[" + ".join(names)] = self._linear(*names)
+        return found
+
+    def _linear(self, *names: str) -> Linear:
         parts, bias = self.parts(*names), self.bias(*names)
         if parts is not None and native.available():
             if all(bits <= 8 and step.ndim < 3 for _, bits, step in parts):
