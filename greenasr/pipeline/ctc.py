@@ -178,18 +178,17 @@ def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[
 
 
 def _with_graph(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Lists of the graph's words, and their errors."""
+    """The graph's words, and their errors."""
     tuned = read_json(folder.parent.parent / "graph-weights" / "result.json")
     saved = load_ctc(folder.parent / "model.packed")
     decoder = make_decoder(place, part, saved.model.config.stride, tuned)
-    length = place.recipe.decode.nbest
 
     def hear(name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
         store, lists = place.store_of(part, name), []
         began = time.process_time()
         logprobs = _logprobs(place, part, name, saved, tell)
         for done, (utt_id, each) in enumerate(logprobs.items(), 1):
-            hyps = decoder.nbest(each, length) if length > 1 else [decoder.best(each)]
+            hyps = [decoder.best(each)]  # nothing reads more: what is rescored are the network's own lists
             ref = store.texts[store.place[utt_id]]
             lists.append(to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty))
             tell(done, len(logprobs), f"{name}: search")
