@@ -47,6 +47,7 @@ from greenasr.tasks.ctc import Ctc, alignable_ids
 from greenasr.tasks.networks import CTC_MODELS
 
 Place = SpeechPlace[CtcRecipe]
+TUNED = 8  # hypotheses of each utterance, scale and penalty that weights are tuned on
 
 
 def stages(place: Place) -> list[Stage]:
@@ -173,7 +174,7 @@ def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[
     refs = [store.texts[store.place[utt_id]].split() for utt_id in logprobs]
     decoder = make_decoder(place, other, saved.model.config.stride)
     tell(0, 1, f"{name}: search")
-    found = tune(decoder, list(logprobs.values()), refs)
+    found = tune(decoder, list(logprobs.values()), refs, n=TUNED, rounds=2)
     return {"tuned_on": [other, name], **found.to_json()}
 
 
