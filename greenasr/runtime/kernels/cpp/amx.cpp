@@ -89,7 +89,7 @@ static void product_of_tiles(const Part& p, const Rows& a, int block, int blocks
 #if !defined(GREENASR_EMULATE)
   _tile_loadconfig(&shapes);
 #endif
-  const size_t column = size_t(p.depth) * 1024, rows16 = size_t(p.depth) * 1024;
+  const size_t beside = size_t(p.depth) * 1024, rows16 = size_t(p.depth) * 1024;
   alignas(64) int32_t sums[1024];
   for (int b = 0; b < blocks; b += 2) {
     const bool two_blocks = blocks - b > 1;
@@ -97,17 +97,17 @@ static void product_of_tiles(const Part& p, const Rows& a, int block, int blocks
     for (int m = from; m < to; m += 32) {
       const bool two_rows = to - m > 16;
       const int8_t* rows = a.at(m);
-      if (two_rows && two_blocks) tiles<true, true>(rows, rows16, scratch, column, p.depth, sums);
-      else if (two_rows) tiles<true, false>(rows, rows16, scratch, column, p.depth, sums);
-      else if (two_blocks) tiles<false, true>(rows, rows16, scratch, column, p.depth, sums);
-      else tiles<false, false>(rows, rows16, scratch, column, p.depth, sums);
+      if (two_rows && two_blocks) tiles<true, true>(rows, rows16, scratch, beside, p.depth, sums);
+      else if (two_rows) tiles<true, false>(rows, rows16, scratch, beside, p.depth, sums);
+      else if (two_blocks) tiles<false, true>(rows, rows16, scratch, beside, p.depth, sums);
+      else tiles<false, false>(rows, rows16, scratch, beside, p.depth, sums);
       const int n_rows = to - m < 32 ? to - m : 32;
       for (int n = 0; n < (two_blocks ? 2 : 1); n++) {
-        const int at = block + b + n, c = at * kLanes;
-        for (int i = 0; i < n_rows; i++) {
-          f16 y = stepped(sums + i / 16 * 512 + n * 256 + i % 16 * kLanes, p, at, 0, a.sums[m + i]) * a.scale[m + i];
-          finish(y, m + i, p.first + c, p.rows - c, p.slot + at, e);
-        }
+        const int at = block + b + n, first = at * kLanes;
+        const Column c = column(e, p.first + first, p.rows - first, p.slot + at);
+        for (int i = 0; i < n_rows; i++)
+          finish(stepped(sums + i / 16 * 512 + n * 256 + i % 16 * kLanes, p, at, 0, a.sums[m + i]) * a.scale[m + i], m + i,
+                 c, e);
       }
     }
   }

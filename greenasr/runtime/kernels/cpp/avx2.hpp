@@ -78,7 +78,9 @@ struct Isa {
     constexpr int per = 8 / B, Z = 16 / per, H = 2 * NB;  // a block is two halves of 8 outputs
     constexpr size_t tile = size_t(64) * Z;
     __m256i acc[MM][H];
+#pragma GCC unroll 8
     for (int m = 0; m < MM; m++)
+#pragma GCC unroll 8
       for (int h = 0; h < H; h++) acc[m][h] = _mm256_setzero_si256();
     for (int k = 0; k < depth; k++)
       for (int z = 0; z < Z; z++) {
@@ -98,7 +100,9 @@ struct Isa {
           }
         }
       }
+#pragma GCC unroll 8
     for (int m = 0; m < MM; m++)
+#pragma GCC unroll 8
       for (int h = 0; h < H; h++) put(sums + (m * H + h) * 8, acc[m][h]);
   }
 
@@ -106,7 +110,9 @@ struct Isa {
   static void tile(const uint8_t* w, size_t block, const int8_t* a, size_t next, int from, int to, int32_t* sums) {
     constexpr int H = 2 * NB;
     __m256i acc[MM][H];
+#pragma GCC unroll 8
     for (int m = 0; m < MM; m++)
+#pragma GCC unroll 8
       for (int h = 0; h < H; h++) acc[m][h] = _mm256_setzero_si256();
     for (int s = from; s < to; s++) {
       const int8_t* x = a + size_t(s / 16) * next + s % 16 * 4;
@@ -120,7 +126,9 @@ struct Isa {
         for (int h = 0; h < H; h++) acc[m][h] = dot<Small ? 4 : 8>(acc[m][h], u[h], v);
       }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < MM; m++)
+#pragma GCC unroll 8
       for (int h = 0; h < H; h++) put(sums + (m * H + h) * 8, acc[m][h]);
   }
 

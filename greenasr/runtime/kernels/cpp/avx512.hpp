@@ -6,12 +6,13 @@ typedef int32_t word __attribute__((may_alias, aligned(1)));
 
 struct Isa {
   static constexpr int kFrames = 12;  // of a convolution at once
-  static constexpr int kWide = 8, kFew = 8, kPanel = 3;
+  static constexpr int kWide = 8, kPanel = 3;
+  static constexpr int kFew = 1 << 30;  // unpacking in registers costs nothing beside eight rows of products
   static constexpr bool kSmallDiffer = false;
   // Blocks of outputs at once, so that about 16 sums are under way (a product takes 4 to 5 cycles).
   template <int B, int MM>
   static constexpr int at_once() {
-    return MM == 1 ? (B == 1 ? 2 : B == 2 ? 4 : 8) : MM <= 4 ? 4 : 2;
+    return MM == 1 ? (B == 1 ? 2 : B == 2 ? 4 : 8) : MM <= 4 ? 4 : 3;
   }
   static int off(const Part& p) { return p.off; }
   static constexpr int kAhead = 2048;  // bytes that one row's digits are fetched ahead
@@ -45,13 +46,15 @@ struct Isa {
   }
 
   template <int B, int MM, int NB>
-  static void packed(const uint8_t* w, size_t block, const int8_t* a, size_t next, int depth, int32_t* sums) {
+  static __attribute__((noinline)) void packed(const uint8_t* w, size_t block, const int8_t* a, size_t next, int depth, int32_t* sums) {
     constexpr int per = 8 / B, Z = 16 / per;
     constexpr size_t tile = size_t(64) * Z;
     if constexpr (MM == 1) {
       // One row: digits are masked and not shifted; position j has a sum of its own, 2^(B j) times too large.
       __m512i acc[per][NB];
+#pragma GCC unroll 8
       for (int j = 0; j < per; j++)
+#pragma GCC unroll 8
         for (int n = 0; n < NB; n++) acc[j][n] = _mm512_setzero_si512();
       for (int k = 0; k < depth; k++) {
         // Behind the end of these blocks lie the next ones, not the blocks beside.
@@ -72,14 +75,18 @@ struct Isa {
           }
         }
       }
+#pragma GCC unroll 8
       for (int n = 0; n < NB; n++) {
         __m512i total = acc[0][n];
+#pragma GCC unroll 8
         for (int j = 1; j < per; j++) total = _mm512_add_epi32(total, _mm512_srai_epi32(acc[j][n], B * j));
         _mm512_storeu_si512(sums + n * kLanes, total);
       }
     } else {
       __m512i acc[MM][NB];
+#pragma GCC unroll 8
       for (int m = 0; m < MM; m++)
+#pragma GCC unroll 8
         for (int n = 0; n < NB; n++) acc[m][n] = _mm512_setzero_si512();
       for (int k = 0; k < depth; k++)
         for (int z = 0; z < Z; z++) {
@@ -100,15 +107,19 @@ struct Isa {
             }
           }
         }
+#pragma GCC unroll 8
       for (int m = 0; m < MM; m++)
+#pragma GCC unroll 8
         for (int n = 0; n < NB; n++) _mm512_storeu_si512(sums + (m * NB + n) * kLanes, acc[m][n]);
     }
   }
 
   template <int MM, int NB, bool Small>
-  static void tile(const uint8_t* w, size_t block, const int8_t* a, size_t next, int from, int to, int32_t* sums) {
+  static __attribute__((noinline)) void tile(const uint8_t* w, size_t block, const int8_t* a, size_t next, int from, int to, int32_t* sums) {
     __m512i acc[MM][NB];
+#pragma GCC unroll 8
     for (int m = 0; m < MM; m++)
+#pragma GCC unroll 8
       for (int n = 0; n < NB; n++) acc[m][n] = _mm512_setzero_si512();
     for (int s = from; s < to; s++) {
       const int8_t* x = a + size_t(s / 16) * next + s % 16 * 4;
@@ -122,7 +133,9 @@ struct Isa {
         for (int n = 0; n < NB; n++) acc[m][n] = _mm512_dpbusd_epi32(acc[m][n], u[n], v);
       }
     }
+#pragma GCC unroll 8
     for (int m = 0; m < MM; m++)
+#pragma GCC unroll 8
       for (int n = 0; n < NB; n++) _mm512_storeu_si512(sums + (m * NB + n) * kLanes, acc[m][n]);
   }
 

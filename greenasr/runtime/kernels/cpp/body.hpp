@@ -1,7 +1,7 @@
 // The part of the kernels that is written once and compiled for every instruction set.
 //
 // A file for one instruction set defines, in its own namespace, `Isa` with
-//   kWide                     most rows that `packed` and `tile` take at once
+//   kWide, kFew               most rows that `packed` and `tile` take at once; rows up to which digits stay packed
 //   packed<B, MM, NB>(…)      integer sums straight from packed digits
 //   tile<MM, NB, Small>(…)    integer sums from digits unpacked to bytes, all below 16 where `Small`
 //   unpack<B>(…)              one tile of digits to bytes
@@ -194,31 +194,48 @@ static void gather_partial(const float* partial, int slots, float* largest, floa
   *sum = sum16(total);
 }
 
-// The last arithmetic of 16 outputs, n of them real, of row m at column c.
-static inline f16 after(f16 y, int m, int c, int n, const Epilogue& e) {
-  if (e.bias) y += load(e.bias + c, n);
+// What the epilogue needs to know of 16 outputs, the same for every row.
+struct Column {
+  f16 bias, scale, shift;
+  int at, left, slot;  // first column of the output, how many there are, number of the block
+};
+static inline Column column(const Epilogue& e, int at, int left, int slot) {
+  Column c;
+  c.bias = e.bias ? load(e.bias + at, left) : all(0.0f);
+  c.scale = e.scale ? load(e.scale + at, left) : all(0.0f);
+  c.shift = e.shift ? load(e.shift + at, left) : all(0.0f);
+  c.at = at, c.left = left, c.slot = slot;
+  return c;
+}
+
+static inline f16 after(f16 y, int m, const Column& c, const Epilogue& e) {
+  if (e.bias) y += c.bias;
   if (e.relu == Relu::first) y = relu(y);
   else if (e.relu == Relu::gelu) y = gelu(y);
-  if (e.scale) y *= load(e.scale + c, n);
-  if (e.shift) y += load(e.shift + c, n);
-  if (e.residual) y += load(e.residual + m * e.residual_stride + c, n) * e.weight;
+  if (e.scale) y *= c.scale;
+  if (e.shift) y += c.shift;
+  if (e.residual) y += load(e.residual + m * e.residual_stride + c.at, c.left) * e.weight;
   if (e.relu == Relu::last) y = relu(y);
   return y;
 }
-static inline void finish(f16 y, int m, int c, int n, int slot, const Epilogue& e) {
-  y = after(y, m, c, n, e);
-  if (e.out) store(e.out + m * e.stride + c, y, n);
-  if (e.partial) {
-    if (n < kLanes) y = but_first(y, n, -__builtin_inff());
-    float best = largest16(y), *to = e.partial + (ptrdiff_t(m) * e.slots + slot) * 2;
-    to[0] = best;
-    f16 mass = exp16(y - best);
-    to[1] = sum16(n < kLanes ? but_first(mass, n, 0.0f) : mass);
-    for (int i = 0; i < e.n_chosen; i++) {
-      int at = e.chosen[ptrdiff_t(m) * e.n_chosen + i] - c;
-      if (at >= 0 && at < n && at < kLanes) e.scores[ptrdiff_t(m) * e.n_chosen + i] = y[at];
-    }
+
+// The share of a softmax's sum that 16 outputs of row m have, and the chosen ones among them.
+static void part_of_sum(f16 y, int m, const Column& c, const Epilogue& e) {
+  if (c.left < kLanes) y = but_first(y, c.left, -__builtin_inff());
+  float best = largest16(y), *to = e.partial + (ptrdiff_t(m) * e.slots + c.slot) * 2;
+  to[0] = best;
+  f16 mass = exp16(y - best);
+  to[1] = sum16(c.left < kLanes ? but_first(mass, c.left, 0.0f) : mass);
+  for (int i = 0; i < e.n_chosen; i++) {
+    int at = e.chosen[ptrdiff_t(m) * e.n_chosen + i] - c.at;
+    if (at >= 0 && at < c.left && at < kLanes) e.scores[ptrdiff_t(m) * e.n_chosen + i] = y[at];
   }
+}
+
+static inline void finish(f16 y, int m, const Column& c, const Epilogue& e) {
+  y = after(y, m, c, e);
+  if (e.out) store(e.out + m * e.stride + c.at, y, c.left);
+  if (e.partial) part_of_sum(y, m, c, e);
 }
 
 static void lstm_cell(const float* gates, float* c, float* h, int dim) {
@@ -310,7 +327,8 @@ static void filter_rows(const Filter& f, const float* x, ptrdiff_t x_stride, int
         sum[i] += load(x + row * x_stride + c, n) * load(f.taps + ptrdiff_t(k) * f.channels + c, n);
       }
   }
-  for (int i = 0; i < MT; i++) store(e.out + (t + i) * e.stride + c, after(sum[i], t + i, c, n, e), n);
+  const Column to = column(e, c, n, 0);
+  for (int i = 0; i < MT; i++) finish(sum[i], t + i, to, e);
 }
 
 static void depthwise(const Filter& f, const float* x, ptrdiff_t x_stride, int frames, int from, int to, int c,
@@ -375,8 +393,19 @@ static void generate(const Generated& g, int block, int cols, int depth, uint8_t
 
 // (mul * sums - off * sum of activations) as float, times the step.
 static inline f16 stepped(const int32_t* sums, const Part& p, int block, int group, int32_t total) {
-  i16 v = *reinterpret_cast<const i16*>(sums) * p.mul - Isa::off(p) * total;
+  i16 v = (*reinterpret_cast<const i16*>(sums) << (p.mul - 1)) - Isa::off(p) * total;  // mul is 1 or 2
   return __builtin_convertvector(v, f16) * load(p.steps + (size_t(block) * p.groups + group) * kLanes);
+}
+
+// Rows m … m + MM of NB blocks from their sums [MM][NB][16], where there is one step an output.
+template <int MM, int NB>
+static inline void write_out(const int32_t* sums, const Part& p, const Rows& a, int block, int m, const Epilogue& e) {
+  for (int n = 0; n < NB; n++) {
+    const int first = (block + n) * kLanes;
+    const Column c = column(e, p.first + first, p.rows - first, p.slot + block + n);
+    for (int i = 0; i < MM; i++)
+      finish(stepped(sums + (i * NB + n) * kLanes, p, block + n, 0, a.sums[m + i]) * a.scale[m + i], m + i, c, e);
+  }
 }
 
 template <int B, int MM, int NB>
@@ -384,12 +413,7 @@ static void small(const Part& p, const Rows& a, int block, int m, const Epilogue
   alignas(64) int32_t sums[MM * NB * kLanes];
   Isa::template packed<B, MM, NB>(p.digits + size_t(block) * p.depth * p.tile(), size_t(p.depth) * p.tile(), a.at(m),
                                   a.next(), p.depth, sums);
-  for (int i = 0; i < MM; i++)
-    for (int n = 0; n < NB; n++) {
-      int c = (block + n) * kLanes;
-      f16 y = stepped(sums + (i * NB + n) * kLanes, p, block + n, 0, a.sums[m + i]) * a.scale[m + i];
-      finish(y, m + i, p.first + c, p.rows - c, p.slot + block + n, e);
-    }
+  write_out<MM, NB>(sums, p, a, block, m, e);
 }
 
 template <int B, int MM>
@@ -406,22 +430,27 @@ static void small_rows(const Part& p, const Rows& a, int block, int blocks, int 
 template <int MM, int NB, bool Small>
 static void large(const Part& p, const Rows& a, int block, int m, const Epilogue& e, const uint8_t* bytes) {
   alignas(64) int32_t sums[MM * NB * kLanes];
+  if (p.groups == 1) {
+    Isa::template tile<MM, NB, Small>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), 0,
+                                      p.depth * kDepth / 4, sums);
+    return write_out<MM, NB>(sums, p, a, block, m, e);
+  }
   f16 total[MM * NB];
-  const int steps = p.groups == 1 ? p.depth * kDepth / 4 : p.group / 4;
+  const int steps = p.group / 4;
   for (int g = 0; g < p.groups; g++) {
-    Isa::template tile<MM, NB, Small>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), g * steps, (g + 1) * steps,
-                               sums);
+    Isa::template tile<MM, NB, Small>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), g * steps,
+                                      (g + 1) * steps, sums);
     for (int i = 0; i < MM; i++)
       for (int n = 0; n < NB; n++) {
         f16 y = stepped(sums + (i * NB + n) * kLanes, p, block + n, g, a.sums[(m + i) * a.groups + g]);
         total[i * NB + n] = g ? total[i * NB + n] + y : y;
       }
   }
-  for (int i = 0; i < MM; i++)
-    for (int n = 0; n < NB; n++) {
-      int c = (block + n) * kLanes;
-      finish(total[i * NB + n] * a.scale[m + i], m + i, p.first + c, p.rows - c, p.slot + block + n, e);
-    }
+  for (int n = 0; n < NB; n++) {
+    const int first = (block + n) * kLanes;
+    const Column c = column(e, p.first + first, p.rows - first, p.slot + block + n);
+    for (int i = 0; i < MM; i++) finish(total[i * NB + n] * a.scale[m + i], m + i, c, e);
+  }
 }
 
 template <int NB, bool Small>

@@ -13,7 +13,7 @@ namespace greenasr {
 
 constexpr int kLanes = 16;   // outputs side by side in the layout
 constexpr int kDepth = 64;   // inputs a tile
-constexpr int kFewRows = 8;    // rows of activations that are multiplied with packed digits; for more they are unpacked
+constexpr int kFewRows = 8;    // up to as many rows of activations make a block of their own
 constexpr int kMostRows = 16;  // rows of activations a block
 
 // A run of rows at one width in the kernels' layout: tiles of 16 outputs x 64 inputs.  Of a tile, vector z (64 bytes)

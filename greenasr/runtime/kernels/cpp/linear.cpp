@@ -290,7 +290,7 @@ void product_chunk(void* context, int chunk) {
   for (const Part& p : j.w->parts()) {
     int n = panels(p, j.panel);
     if (at < n) {
-      int block = at * j.panel, blocks = p.blocks - block < j.panel ? p.blocks - block : j.panel;
+      int block = int(long(at) * p.blocks / n), blocks = int(long(at + 1) * p.blocks / n) - block;  // even shares
       uint8_t* scratch = panel_scratch.get(size_t(j.panel) * p.depth * kLanes * kDepth);
       j.k->product(p, j.rows, block, blocks, from, to, j.e, scratch);
       return;
@@ -324,6 +324,9 @@ void linear(const Matrix& w, const Source& x, int count, const Epilogue& e) {
   else quantize_rows(&j, 0);
 
   j.panel = count <= kFewRows ? j.k->few_panel : j.k->many_panel, j.row_chunk = count <= 256 ? count : 128;
+  // Of many rows wider panels, up to four, write longer pieces of each, as long as there is work for everyone.
+  const int wider = count <= kFewRows ? 1 : w.slots() / (j.panel * 4 * (together ? threads() : 1));
+  j.panel *= wider < 1 ? 1 : wider > 4 ? 4 : wider;
   int across = 0;
   for (const Part& p : w.parts()) across += panels(p, j.panel);
   const int down = (count + j.row_chunk - 1) / j.row_chunk;
