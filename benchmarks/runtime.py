@@ -2,9 +2,10 @@
 
     python benchmarks/runtime.py [--json FILE] [--threads N] [--rounds R] [--no-peers]
 
-A row is one product at a shape of a speech model: ours with 2-bit weights (random; speed alone is measured)
-against the fastest of all peers (`benchmarks/peers/matmul.py`; pip install -e '.[peers]').  All take turns in
-short slices, so that a busy machine is fair to all; a figure is the median over the rounds, ``min`` the
+First whole models of published sizes (`random_models.py`): a call of ours on a workload against one of every
+peer (`greenasr.pipeline.peers`; logits alone, where ours are log-probabilities).  Then a row is one
+product at a shape of a speech model: ours with 2-bit weights (random; speed alone is measured) against
+the fastest of all peers (`benchmarks/peers/matmul.py`; pip install -e '.[peers]').  All take turns in short slices, so that a busy machine is fair to all; a figure is the median over the rounds, ``min`` the
 least.  With one thread, the default, times are the processor's (other programs do not count), else the
 clock's.
 
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,16 @@ SHAPES = (
     Shape("TDNN-F affine, 1000 frames", 1536, 320, 1000, 1.5),
     Shape("QuartzNet 1x1, 500 frames", 512, 512, 500, 1.0),
     Shape("MatchboxNet 1x1, 100 frames", 64, 64, 100, 1.0),
+)
+WORKLOADS: tuple[tuple[str, str, tuple[int, ...], float], ...] = (
+    ("LM", "step, M = 1", (1, 1), 2.5),
+    ("LM", "step, M = 20", (20, 1), 3.0),
+    ("LM", "20 x 20 tokens with log-probabilities", (20, 20), 2.0),
+    ("TDNN-F", "150 frames", (150,), 2.0),
+    ("TDNN-F", "1000 frames", (1000,), 1.5),
+    ("RNN-T", "encoder, one step", (4,), 2.5),
+    ("QuartzNet-15x5", "10 s", (1000,), 1.0),
+    ("MatchboxNet-3x1x64", "1 s", (100,), 1.0),
 )
 SHARES = ((1, "share of bytes read", 0.8), (1, "share of the floor", None), (50, "share of peak", 0.35))
 
@@ -130,6 +142,37 @@ def products(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
         yield Row(label, mine, peer, best, best / mine, shape.goal, min(ours), others)
 
 
+def whole_models(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
+    """A row a workload of a whole model: ours against the fastest peer on the same inputs."""
+    from random_models import random_model
+
+    from greenasr.data.token_rows import IGNORE
+    from greenasr.pipeline.peers import peers
+    from greenasr.runtime import engine, scoring
+    from greenasr.runtime.bench import ours as workload
+
+    for name, label, size, goal in WORKLOADS:
+        packed = random_model(name)
+        network: Any = engine.build(packed)
+        draw = np.random.default_rng(2)
+        if name == "LM":
+            given = {"ids": draw.integers(0, packed.config["vocab"], size)}
+        else:
+            given = {"feats": draw.standard_normal((*size, packed.config["feat_dim"])).astype(np.float32)}
+        contestants = {"ours": workload(packed.model, network, given)}
+        if "log-probabilities" in label:
+            targets = np.where(draw.random(size) < 2, given["ids"], IGNORE)
+            contestants["ours"] = partial(scoring.logprobs, network, given["ids"], targets)
+        if with_peers:
+            contestants |= dict(peers(packed, given, threads))
+        times = interleaved(contestants, rounds)
+        mine = times.pop("ours")
+        others = {each: statistics.median(slices) for each, slices in times.items()}
+        peer = min(others, key=lambda each: others[each], default="")
+        best, median = others.get(peer, float("nan")), statistics.median(mine)
+        yield Row(f"{name}, {label}", median, peer, best, best / median, goal, min(mine), others)
+
+
 def _product(x: Floats, weight: Any, out: Floats) -> Callable[[], Any]:
     return lambda: native.linear(x, weight, out=out)
 
@@ -192,6 +235,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of every engine; one by default")
     parser.add_argument("--rounds", type=int, default=15, help="turns of every engine a row")
     parser.add_argument("--no-peers", action="store_true", help="ours and the ceilings alone")
+    parser.add_argument("--models", action="store_true", help="whole models alone")
     options = parser.parse_args()
     native.require()
     native.set_threads(options.threads)
@@ -199,11 +243,12 @@ def main() -> None:
     print("| workload | ours ms (min) | peer | peer ms | ratio | goal |\n|:--|--:|:--|--:|--:|--:|")
     rows = []
     makers = (
+        whole_models(options.threads, options.rounds, not options.no_peers),
         shares(options.rounds),
         generation(options.rounds),
         products(options.threads, options.rounds, not options.no_peers),
     )
-    for row in (row for maker in makers for row in maker):
+    for row in (row for maker in (makers[:1] if options.models else makers) for row in maker):
         rows.append(row)
         goal = "" if row.goal is None else f">= {row.goal:g}"
         ours = f"{row.ours_ms:.4f} ({row.ours_min_ms:.4f})"
