@@ -17,6 +17,7 @@ import bz2
 import hashlib
 import json
 import random
+import resource
 import time
 import tracemalloc
 from collections import Counter
@@ -38,7 +39,7 @@ from greenasr.runtime import format as packed_format
 from greenasr.runtime.pack import pack
 from greenasr.tasks.networks import build
 
-SLOW, ROOM = 2.0, 4 << 20
+SLOW, ROOM, LIMIT = 2.0, 4 << 20, 8 << 30  # the last: of the process, so that a mistake hurts nobody else
 TRACED = 10  # every so many files memory is traced
 SIZES: dict[str, dict[str, Any]] = {
     "transformer": {"vocab": 50, "layers": 2, "dim": 16, "heads": 2, "hidden": 32, "context": 24},
@@ -192,10 +193,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
     parser.add_argument("--json", type=Path, help="where to write the counts")
     args = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
     draw, counts, slowest, peak = random.Random(args.seed), Counter[str](), 0.0, 0
     with TemporaryDirectory() as folder:
         files = originals(Path(folder))
     assert [outcome(data) for data in files] == ["a model"] * len(files)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     for n in range(args.files):
         kind, data = mutated(draw, files)
@@ -205,6 +208,10 @@ def main() -> None:
         start = time.perf_counter()
         found = outcome(data)
         seconds = time.perf_counter() - start
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if found != "a model" and kind != "bomb":
+            assert resident - before < 64 << 10, f"{kind}: the process grew by {resident - before:,} kB"
+        before = resident
         if traced:
             used = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()

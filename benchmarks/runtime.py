@@ -2,12 +2,12 @@
 
     python benchmarks/runtime.py [--json FILE] [--threads N] [--rounds R] [--no-peers]
 
-First whole models of published sizes (`random_models.py`): a call of ours on a workload against one of every
-peer (`greenasr.pipeline.peers`; logits alone, where ours are log-probabilities).  Then a row is one
-product at a shape of a speech model: ours with 2-bit weights (random; speed alone is measured) against
-the fastest of all peers (`benchmarks/peers/matmul.py`; pip install -e '.[peers]').  All take turns in short slices, so that a busy machine is fair to all; a figure is the median over the rounds, ``min`` the
-least.  With one thread, the default, times are the processor's (other programs do not count), else the
-clock's.
+First whole models of published sizes (`random_models.py`): a call of ours on a workload against one of
+every peer (`greenasr.pipeline.peers`; logits where ours are log-probabilities). Then a row is one product
+at a shape of a speech model: ours with 2-bit weights (random; speed alone is measured) against the fastest
+of all peers (`benchmarks/peers/matmul.py`; pip install -e '.[peers]'). All take turns in short slices, so
+that a busy machine is fair to all; a figure is the median over the rounds, ``min`` the least. With one
+thread, the default, times are the processor's (other programs do not count), else the clock's.
 
     ratio      peer_ms / ours_ms: how many times faster ours is
     share      of a ceiling measured in the same run: of the integer peak of the instruction set in use for

@@ -30,11 +30,15 @@ class Rnnt:
 
     def __init__(self, config: Mapping[str, Any], weights: Weights):
         given, layers = tuple(config["reduction"]), int(config["encoder_layers"])
+        for stack, n in (("encoder", layers), ("predictor", int(config["predictor_layers"]))):
+            weights.shape(f"{stack}.layers.{n - 1}.input")  # before anything is made of their number
         self.reduction = given + (1,) * (layers - len(given))
         self.feat_dim, self.vocab = int(config["feat_dim"]), int(config["vocab"])
         if min(self.reduction, default=0) < 1:
             raise ValueError(f"a reduction of {self.reduction}: pack the model again.")
-        weights.check("encoder.layers.0.input", None, self.feat_dim * self.reduction[0])
+        for i, r in enumerate(self.reduction):
+            width = int(config["encoder_dim"]) if i else self.feat_dim
+            weights.check(f"encoder.layers.{i}.input", None, width * r)
         weights.check("embedding", self.vocab, int(config["embedding_dim"]))
         self.encoder = LstmStack(weights, "encoder", self.reduction)
         self.encoder_fc = weights.linear("encoder_fc")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from greenasr.models.lhuc import attach_lhuc_
+from greenasr.pipeline.self_tests import measured
 from greenasr.runtime import engine, numerics
 from greenasr.runtime.kernels import native
 from greenasr.runtime.separable import depthwise
@@ -239,8 +242,6 @@ def test_threads_share_one_network(made: Made) -> None:
 
 
 def test_a_network_that_the_runtime_lacks_is_refused(made: Made) -> None:
-    from dataclasses import replace
-
     packed, _ = made("lstm")
     with pytest.raises(ValueError, match="the network is a 'gru', the runtime has transformer, lstm"):
         engine.build(replace(packed, model="gru"))
@@ -248,6 +249,38 @@ def test_a_network_that_the_runtime_lacks_is_refused(made: Made) -> None:
         engine.build(replace(packed, config={}))
     with pytest.raises(ValueError, match=r"lacks 'layers.2.*', which its network needs"):
         engine.build(replace(packed, config={"vocab": 50, "dim": 16, "layers": 3}))
+
+
+@pytest.mark.parametrize(
+    "kind, change",
+    [
+        ("rnnt", {"encoder_layers": 1 << 31}),
+        ("rnnt", {"predictor_layers": 1 << 40}),
+        ("rnnt", {"reduction": [4, 1 << 30]}),
+        ("rnnt", {"reduction": [1 << 62]}),
+        ("tdnnf", {"strides": [1, 1, 0, 1 << 40]}),
+        ("tdnnf", {"splice": 1 << 40}),
+        ("tdnnf", {"subsampling": 0}),
+        ("transformer", {"context": 1 << 40}),
+        ("transformer", {"heads": 3}),
+        ("lstm", {"vocab": 1 << 40}),
+        ("quartznet", {"repeat": 1 << 40}),
+        ("quartznet", {"stride": 0}),
+        ("matchboxnet", {"feat_dim": 1 << 40}),
+    ],
+)
+def test_settings_that_the_weights_do_not_have_cost_nothing(
+    made: Made, kind: str, change: dict[str, Any]
+) -> None:
+    packed, _ = made(kind)
+    packed = replace(packed, config={**packed.config, **change}, self_test=measured(packed))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"here: .*pack (the model|it) again"):
+            engine.build(packed, where="here")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_torch_is_needed(made: Made, tmp_path: Any) -> None:
