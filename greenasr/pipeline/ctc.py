@@ -166,7 +166,10 @@ def make_decoder(place: Place, part: str, stride: int, tuned: Mapping[str, float
 
 
 def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
-    """Scale and penalty of the fewest errors of the float row on speech that is not tested on."""
+    """Scale and penalty of the fewest errors of the float row on speech that is not tested on.
+
+    On one round of lists: at the small scales that networks of little training want, lattices are huge.
+    """
     other, name = tuned_on(place, part)
     saved = load_ctc(place.run / other / f"seed{seed}" / "float" / "model.packed")
     logprobs = _logprobs(place, other, name, saved, tell)
@@ -174,7 +177,7 @@ def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[
     refs = [store.texts[store.place[utt_id]].split() for utt_id in logprobs]
     decoder = make_decoder(place, other, saved.model.config.stride)
     tell(0, 1, f"{name}: search")
-    found = tune(decoder, list(logprobs.values()), refs, n=TUNED, rounds=2)
+    found = tune(decoder, list(logprobs.values()), refs, n=TUNED, rounds=1)
     return {"tuned_on": [other, name], **found.to_json()}
 
 
