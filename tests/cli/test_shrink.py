@@ -17,7 +17,7 @@ from greenasr.data.files import read_json
 from greenasr.data.grammar import generate
 
 Call = Callable[..., Any]
-TINY = "--epochs 1 --widths 2,8 --finer 2 --costs kl --step cluster --frames 2000".split()
+TINY = "--epochs 1 --widths 2,8 --finer 4 --costs kl --step cluster --frames 2000".split()
 TEXTS = "LOW;HIGH;LOW HIGH;HIGH LOW;LOW LOW HIGH;HIGH HIGH".split(";")
 
 
