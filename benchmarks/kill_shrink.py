@@ -128,9 +128,11 @@ def main() -> None:
         while not call(out, draw.uniform(0, 0.6 * whole) if kills + here < given.kills else None):
             here += 1
         kills, runs = kills + here, runs + 1
-        same = digests(out) == expected
-        differ += not same
-        print(f"run {runs}: killed {here} times, {'the same files' if same else 'DIFFERS'}", flush=True)
+        found = digests(out)
+        odd = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
+        differ += bool(odd)
+        what = f"DIFFERS in {', '.join(odd)}" if odd else "the same files"
+        print(f"run {runs}: killed {here} times, {what}", flush=True)
         shutil.rmtree(out)
     print(f"{kills} kills in {runs} runs: {differ} runs differ", flush=True)
     shutil.rmtree(folder)

@@ -74,6 +74,6 @@ class Board:
             return False
         finally:
             held.release()
-        for left in folder.glob("claim.*"):  # of workers that died here
+        for left in folder.glob("claim*"):  # of workers that died here
             left.unlink(missing_ok=True)
         return True

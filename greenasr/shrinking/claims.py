@@ -1,8 +1,8 @@
 """Who works on a job, known from files alone: workers share a folder and nothing else.
 
-    <job>/claim.0        made with O_EXCL, so by one worker; says who it is
+    <job>/claim.0        linked where no such file is, so by one worker; says who it is
     <job>/claim.0.beat   a count that its owner raises every few seconds
-    <job>/claim.1        whoever finds claim.0 dead makes the next, again with O_EXCL
+    <job>/claim.1        whoever finds claim.0 dead makes the next, in the same way
 
 The claim with the highest number holds.  An owner is dead when it ran on this machine and its process is
 gone, or when its count has stood still for `PATIENCE` seconds on the looker's own monotonic clock: no time
@@ -131,12 +131,14 @@ class Watch:
         if number is not None and not self._dead(folder / f"claim.{number}"):
             return None
         path = folder / f"claim.{0 if number is None else number + 1}"
+        named = folder / f"claim-{uuid.uuid4().hex}"
+        named.write_text(json.dumps(asdict(Owner.here())))
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            os.link(named, path)  # whole or not at all, and only where there is none
         except FileExistsError:
             return None  # another was quicker
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(Owner.here()), file)
+        finally:
+            named.unlink(missing_ok=True)
         return Held(path)
 
     def _dead(self, claim: Path) -> bool:
@@ -146,7 +148,7 @@ class Watch:
         except FileNotFoundError:
             return False  # released just now: look again
         except (ValueError, TypeError):
-            pass  # killed while it wrote its name: its count will stand still
+            pass  # damaged: its count will stand still
         try:
             count = _beat(claim).read_text()
         except OSError:

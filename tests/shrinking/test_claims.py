@@ -101,7 +101,7 @@ def test_a_worker_that_was_taken_for_dead_stops(tmp_path: Path) -> None:
     assert newest(tmp_path) == 1
 
 
-def test_a_claim_that_was_cut_while_it_was_written_is_given_time_and_then_taken(tmp_path: Path) -> None:
+def test_a_damaged_claim_is_given_time_and_then_taken(tmp_path: Path) -> None:
     (tmp_path / "claim.0").write_text('{"mach')
     watch = Watch(clock := Clock())
     assert watch.take(tmp_path) is None
