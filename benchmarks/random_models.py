@@ -15,7 +15,7 @@ from greenasr.tasks.networks import build
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "LM": ("transformer", {"vocab": 14_848, "layers": 6, "dim": 512, "heads": 8, "hidden": 2048}),
     "TDNN-F": ("tdnnf", {"feat_dim": 40, "n_pdfs": 3000, "layers": 15, "xent": False}),
-    "RNN-T": ("rnnt", {"feat_dim": 192, "vocab": 2501}),
+    "RNN-T": ("rnnt", {"feat_dim": 128, "vocab": 2501}),
     "QuartzNet-15x5": ("quartznet", {"feat_dim": 64, "vocab": 29}),
     "MatchboxNet-3x1x64": ("matchboxnet", {"feat_dim": 64, "classes": 35}),
 }
