@@ -24,18 +24,7 @@ def table(place: Place, results: rows.Results) -> dict[str, Any]:
     ``start`` is the row that a compressed one began from, which it is held against in ``against``; a ternary
     network is held against its ``dense`` twin, the row of the same network with the lowest threshold.
     """
-    recipe = place.recipe
-    lines = []
-    for row in recipe.rows:
-        if runs := rows.runs_of(place, row, results):
-            lines.append(_figures(place, row, runs, results))
-    return {
-        "title": recipe.title,
-        "rows": lines,
-        "systems": systems(place, results),
-        "parts": list(place.parts),
-        "seeds": list(recipe.corpus.seeds),
-    }
+    return {**rows.tabulate(place, results, _figures), "systems": systems(place, results)}
 
 
 def _figures(place: Place, row: CtcRow, runs: Runs, results: rows.Results) -> dict[str, Any]:

@@ -255,17 +255,7 @@ def _choose(place: Place, part: str, seed: int, row: HybridRow, folder: Path, te
 
 def table(place: Place, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The finished rows as one JSON value: WER of each set and pooled, sizes, ratios, marks."""
-    recipe, lines = place.recipe, []
-    for row in recipe.rows:
-        if runs := rows.runs_of(place, row, results):
-            lines.append(_figures(place, row, runs, results))
-    return {
-        "title": recipe.title,
-        "rows": lines,
-        "systems": systems(place, results),
-        "parts": list(place.parts),
-        "seeds": list(recipe.corpus.seeds),
-    }
+    return {**rows.tabulate(place, results, _figures), "systems": systems(place, results)}
 
 
 def _figures(place: Place, row: HybridRow, runs: Runs, results: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,16 +27,9 @@ def table(place: Place, results: rows.Results) -> dict[str, Any]:
     ``rates`` are a row's error rates in percent by seed, of all parts and test sets together; ``parent`` is
     for compressed rows alone.
     """
-    recipe, corpus = place.recipe, results.get("corpus") or {}
-    lines = []
-    for row in recipe.rows:
-        if runs := rows.runs_of(place, row, results):
-            lines.append(_figures(place, row, runs, results))
+    corpus = results.get("corpus") or {}
     return {
-        "title": recipe.title,
-        "rows": lines,
-        "parts": list(place.parts),
-        "seeds": list(recipe.corpus.seeds),
+        **rows.tabulate(place, results, _figures),
         "clips": corpus.get("clips"),
         "recorded_noise": corpus.get("recorded_noise"),
         "classes": next((results[key]["words"] for key in results if key.endswith("/labels")), None),

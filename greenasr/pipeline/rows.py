@@ -6,7 +6,7 @@ Networks and tasks are given, hybrid or transducer; a row's runs are its parts o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,18 @@ def seconds_of(folder: Path) -> float:
     """Seconds of training, of all sessions where the run was resumed."""
     log = (folder / "log.jsonl").read_text().splitlines()
     return float(json.loads(log[-1])["seconds"]) if log else 0.0
+
+
+def tabulate(place: AnyPlace, results: Results, figures: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """What every table has: title, parts, seeds, ``figures(place, row, runs, results)`` of finished rows."""
+    recipe = place.recipe
+    finished = [(row, runs) for row in recipe.rows if (runs := runs_of(place, row, results))]
+    return {
+        "title": recipe.title,
+        "rows": [figures(place, row, runs, results) for row, runs in finished],
+        "parts": list(place.parts),
+        "seeds": list(recipe.corpus.seeds),
+    }
 
 
 def runs_of(place: AnyPlace, row: Row, results: Results) -> dict[tuple[str, int], dict[str, Any]]:

@@ -27,18 +27,7 @@ def table(place: Place, results: rows.Results) -> dict[str, Any]:
     to the row "float"}, ``marks`` {set: "*" significantly worse than it for most seeds, "†" better, or ""};
     the folds together are the set "folds".  ``rescored`` has the same of lists rescored by the n-gram.
     """
-    recipe = place.recipe
-    lines = []
-    for row in recipe.rows:
-        if runs := rows.runs_of(place, row, results):
-            lines.append(_figures(place, row, runs, results))
-    return {
-        "title": recipe.title,
-        "rows": lines,
-        "systems": systems(place, results),
-        "parts": list(place.parts),
-        "seeds": list(recipe.corpus.seeds),
-    }
+    return {**rows.tabulate(place, results, _figures), "systems": systems(place, results)}
 
 
 def _figures(place: Place, row: TransducerRow, runs: Runs, results: rows.Results) -> dict[str, Any]:
