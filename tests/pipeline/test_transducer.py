@@ -271,7 +271,7 @@ def test_a_kind_of_recipe_that_there_is_not_is_refused(
 ) -> None:
     recipe = write_recipe(tmp_path, FLOAT, ('kind = "transducer"', 'kind = "hmm"'), kind="transducer")
     called = greenasr("table", recipe, "--out", tmp_path / "run")
-    assert called.code == 2 and "kind is 'hmm': choose hybrid, transducer or ctc" in called.err
+    assert called.code == 2 and "kind is 'hmm': choose hybrid, transducer, ctc or keywords" in called.err
 
 
 def test_a_search_chooses_among_the_rows_that_admm_trained(
