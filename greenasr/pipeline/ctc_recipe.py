@@ -21,6 +21,7 @@ from greenasr.pipeline.speech_recipe import (
     FeatureSettings,
     LabelSettings,
     LmSettings,
+    check_end_to_end,
     check_rows,
     load_speech,
     plain,
@@ -171,14 +172,7 @@ def _check(recipe: CtcRecipe) -> None:
     recipe.decode.search()
     if recipe.labels.packed and not recipe.corpus.source:
         raise ValueError("[labels] packed lies in the folder of a corpus: name its [corpus] source too.")
-    if recipe.features.ivectors:
-        raise ValueError("[features] ivectors: CTC networks read none, leave them out.")
-    if recipe.decode.order not in range(6) or (recipe.lm.rows and not recipe.decode.order):
-        raise ValueError(
-            f"[decode] order is {recipe.decode.order}: choose 1 to 5, or 0 for no n-gram without [lm] rows."
-        )
-    if recipe.compress.teach or any(row.teach for row in recipe.rows):
-        raise ValueError("teach is for language models: leave it out.")
+    check_end_to_end(recipe, "CTC networks")
     check_rows(
         recipe,
         "method 'float' without a network of its own",

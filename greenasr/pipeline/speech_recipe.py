@@ -291,6 +291,18 @@ def check_rows(
         raise ValueError(f"[compress] widths has {min(odd)}: choose from {', '.join(map(str, WIDTHS))}.")
 
 
+def check_end_to_end(recipe: Any, networks: str) -> None:
+    """Refuse what networks from sound to labels do not have; ``networks`` is what errors call them."""
+    if recipe.features.ivectors:
+        raise ValueError(f"[features] ivectors: {networks} read none, leave them out.")
+    if recipe.decode.order not in range(6) or (recipe.lm.rows and not recipe.decode.order):
+        raise ValueError(
+            f"[decode] order is {recipe.decode.order}: choose 1 to 5, or 0 for no n-gram without [lm] rows."
+        )
+    if recipe.compress.teach or any(row.teach for row in recipe.rows):
+        raise ValueError("teach is for language models: leave it out.")
+
+
 def plain(recipe: Any) -> dict[str, Any]:
     """A recipe as JSON takes it; runs that are older than a setting have its default."""
     value = older(dataclasses.asdict(recipe))

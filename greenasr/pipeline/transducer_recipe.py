@@ -19,6 +19,7 @@ from greenasr.pipeline.speech_recipe import (
     FeatureSettings,
     LabelSettings,
     LmSettings,
+    check_end_to_end,
     check_rows,
     load_speech,
     plain,
@@ -146,14 +147,7 @@ def _check(recipe: TransducerRecipe) -> None:
     recipe.decode.search()
     if recipe.labels.packed:
         raise ValueError("[labels] packed: only CTC networks begin from a file, leave it out.")
-    if recipe.features.ivectors:
-        raise ValueError("[features] ivectors: transducers read none, leave them out.")
-    if recipe.decode.order not in range(6) or (recipe.lm.rows and not recipe.decode.order):
-        raise ValueError(
-            f"[decode] order is {recipe.decode.order}: choose 1 to 5, or 0 for no n-gram without [lm] rows."
-        )
-    if recipe.compress.teach or any(row.teach for row in recipe.rows):
-        raise ValueError("teach is for language models: leave it out.")
+    check_end_to_end(recipe, "transducers")
     check_rows(
         recipe,
         "method 'float'",
