@@ -30,9 +30,7 @@ def facts_of(value: Mapping[str, Any], recipe: Mapping[str, Any]) -> facts.Facts
     if not value["rows"]:
         return []
     found, full = facts.speech(value, recipe), value["rows"][0]
-    if labels := recipe.get("labels"):
-        most = "" if labels["kind"] == "letters" else f", at most {labels['size']:,}"
-        found.append(("Labels", f"{labels['kind']}{most}"))
+    found += facts.labels(recipe)
     if model := recipe.get("model"):
         stride = model.get("stride", 2)
         found.append(

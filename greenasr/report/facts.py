@@ -31,6 +31,15 @@ def speech(value: Mapping[str, Any], recipe: Mapping[str, Any]) -> Facts:
     return found
 
 
+def labels(recipe: Mapping[str, Any]) -> Facts:
+    """What a network spells words with, and how many of them at most."""
+    settings = recipe.get("labels")
+    if not settings:
+        return []
+    most = "" if settings["kind"] == "letters" else f", at most {settings['size']:,}"
+    return [("Labels", f"{settings['kind']}{most}")]
+
+
 def quantization(recipe: Mapping[str, Any]) -> Facts:
     """How compressed rows are trained, and what plans choose from."""
     if not (compress := recipe.get("compress")):
