@@ -83,9 +83,8 @@ class Weights:
 
     def _linear(self, *names: str) -> Linear:
         parts, bias = self.parts(*names), self.bias(*names)
-        if parts is not None and native.available():
-            if all(bits <= 8 and step.ndim < 3 for _, bits, step in parts):
-                return Narrow(native.matrix(*parts), bias, self.activations == "float32")
+        if parts is not None and native.available() and native.fit(*parts):
+            return Narrow(native.matrix(*parts), bias, self.activations == "float32")
         quantized = all(self._is_quantized(f"{name}.weight") for name in names)
         return Dense(self.matrix(*names), bias, quantized and self.activations == "int8")
 

@@ -21,9 +21,11 @@ from greenasr.runtime import engine, numerics
 from greenasr.runtime.kernels import native
 from greenasr.runtime.separable import depthwise
 from greenasr.runtime.transformer_lm import Past
-from greenasr.runtime.weights import ACTIVATIONS
+from greenasr.runtime.weights import ACTIVATIONS, Weights
 
 BITS = [None, (1, 2, 4, 8), (3, 6, 16, 2)]
+STEPS = [(kind, step) for kind in engine.FAMILIES for step in ("cluster", "row", "group:4")
+         if "net" not in kind or step != "group:4"]  # fmt: skip  # filters of 33 taps have no groups
 Made = Callable[..., Any]
 
 
@@ -212,9 +214,11 @@ def test_activations_of_8_bits_change_little(made: Made, kind: str) -> None:
     assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("kind", engine.FAMILIES)
-def test_the_kernels_give_what_numpy_gives(made: Made, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed, _ = made(kind)
+@pytest.mark.parametrize("kind, step", STEPS)
+def test_the_kernels_give_what_numpy_gives(
+    made: Made, kind: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, _ = made(kind, (2, 4, 8), step)
     found: Any = [numerics.outputs(kind, packed.config, engine.build(packed, "int8"))]
     monkeypatch.setattr(native, "available", lambda: False)
     found.append(numerics.outputs(kind, packed.config, engine.build(packed, "int8")))
@@ -223,6 +227,14 @@ def test_the_kernels_give_what_numpy_gives(made: Made, kind: str, monkeypatch: p
         np.abs(found[0] - found[1]).max() < 0.02 * size
     )  # an activation may fall on the other side of a half
     assert np.abs(found[0] - found[1]).mean() < 1e-3 * size
+
+
+@pytest.mark.skipif(not native.available(), reason="the extension is not built")
+@pytest.mark.parametrize("kind, step", STEPS)
+def test_every_map_of_few_bits_runs_on_the_kernels(made: Made, kind: str, step: str) -> None:
+    weights = Weights(made(kind, (2, 4, 8), step)[0], "int8")
+    engine.FAMILIES[kind](weights.packed.config, weights)
+    assert {linear.kernel for linear in weights.maps.values()} == {native.isa()}
 
 
 def test_threads_share_one_network(made: Made) -> None:

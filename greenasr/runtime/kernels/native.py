@@ -71,8 +71,9 @@ def matrix(*parts: tuple[Array, int, Array]) -> Matrix:
     require()
     if not parts:
         raise ValueError("a matrix needs at least one run of rows")
-    cols = parts[0][0].shape[-1]
-    grouped = [steps.shape[1] for _, _, steps in parts if steps.ndim == 3 and steps.shape[1] > 1]
+    cols, grouped = parts[0][0].shape[-1], sorted(_groups(parts))
+    if len(grouped) > 1:
+        raise ValueError(f"runs of rows with {grouped[0]} and {grouped[1]} groups of steps are no one matrix")
     if grouped and cols % grouped[0]:
         raise ValueError(f"{grouped[0]} groups of steps do not divide the {cols} columns of the matrix")
     made = _native.Matrix(cols, cols // grouped[0] if grouped else 0)
@@ -84,6 +85,16 @@ def matrix(*parts: tuple[Array, int, Array]) -> Matrix:
             )
         made.add(narrow, bits, np.ascontiguousarray(steps, np.float32).reshape(-1))
     return made
+
+
+def fit(*parts: tuple[Array, int, Array]) -> bool:
+    """Whether `matrix` takes these runs of rows: 8 bits at most, and groups of one size."""
+    return all(bits <= 8 for _, bits, _ in parts) and len(_groups(parts)) <= 1
+
+
+def _groups(parts: Sequence[tuple[Array, int, Array]]) -> set[int]:
+    """Numbers of steps a row, of the runs of rows that have several."""
+    return {steps.shape[1] for _, _, steps in parts if steps.ndim == 3 and steps.shape[1] > 1}
 
 
 def from_spans(*spans: PackedSpan) -> Matrix:

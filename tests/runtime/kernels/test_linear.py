@@ -66,6 +66,20 @@ def test_runs_of_rows_of_different_bits_are_one_product(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_runs_of_rows_with_a_step_a_group_a_row_and_in_all_are_one_product(isa: str) -> None:
+    native.use_isa(isa)
+    one = (drawn(1, 40, 96)[0], 1, np.full((), 0.3, np.float32))
+    parts = [drawn(4, 19, 96, 6), drawn(2, 33, 96), drawn(8, 7, 96, 6), one]
+    weight = native.matrix(*parts)
+    for count in (1, 6, 40):
+        x, expected = normal(count, 96), []
+        for codes, _, steps in parts:
+            grouped = np.broadcast_to(steps if steps.ndim == 3 else steps[..., None], (len(codes), 6, 1))
+            expected.append(reference.linear(x, codes, grouped))
+        assert np.array_equal(native.linear(x, weight), np.concatenate(expected, 1))
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("groups", (0, 4))
 def test_gathering_rows_equals_multiplying_the_spliced_ones(isa: str, groups: int) -> None:
     native.use_isa(isa)
@@ -216,6 +230,10 @@ def test_bad_input_is_one_line() -> None:
         (lambda: native.matrix((codes * 2, 2, steps)), "code -?2 at row .* is not one of 2 bits"),
         (lambda: native.matrix((codes, 5, steps)), "codes of 5 bits have no kernel"),
         (lambda: native.matrix((codes, 2, steps[:7])), "7 steps for 20 rows"),
+        (
+            lambda: native.matrix(drawn(2, 20, 40, 4), drawn(2, 3, 40, 8)),
+            "runs of rows with 4 and 8 groups of steps are no one matrix",
+        ),
         (lambda: native.matrix((codes * 0, 1, steps)), "code 0 at row 0, column 0 is not one of 1 bits"),
         (lambda: native.matrix((codes.astype(np.int16) * 300, 8, steps)), "the kernels take 127 at most"),
     ):
