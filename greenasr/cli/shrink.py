@@ -50,6 +50,13 @@ def shrink(
     estimators: Annotated[str, typer.Option(help="Ways of training, in this order: bp, acosr, admm.")] = "bp",
     epochs: Annotated[float, typer.Option(help="Passes over the training cuts, for every model.")] = 4,
     lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 5e-4,
+    teach: Annotated[
+        float | None,
+        typer.Option(help="Share of the loss that the full model teaches, 0 to 1; as is usual for its kind."),
+    ] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Dropout of training; as is usual for its kind.")
+    ] = None,
     by: Annotated[str, typer.Option(help="A width by matrix, block or layer.")] = "matrix",
     step: Annotated[str, typer.Option(help="A step per row, cluster or group:N.")] = "row",
     finer: Annotated[float, typer.Option(help="Ratio of sizes at which bisection stops.")] = 1.15,
@@ -81,6 +88,7 @@ def shrink(
     space = Space(
         costs=tuple(costs.split(",")), widths=_numbers("--widths", widths, int), keep=keep,
         estimators=tuple(estimators.split(",")), by=by, step=step, finer=finer, seed=seed,
+        teach=teach, dropout=dropout,
         training=Training(epochs=epochs, lr=lr, weight_decay=0.0),
     )  # fmt: skip
     question = Question(max_wer_increase, seconds(time), max_bytes)

@@ -68,7 +68,7 @@ class SharedDropout(nn.Module):
 def set_dropout_(model: nn.Module, p: float) -> None:
     """Another dropout for the whole model; weights of few bits fit less and want less of it."""
     for module in model.modules():
-        if isinstance(module, PooledDropout):
+        if isinstance(module, PooledDropout | nn.Dropout):
             module.p = PooledDropout(p).p
         elif isinstance(module, SharedDropout):
             module.p = SharedDropout(p).p

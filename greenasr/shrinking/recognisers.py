@@ -87,6 +87,20 @@ class SpeechTask:
         found: Tensor = self.inner.loss(model, batch, twice_differentiable=twice_differentiable)
         return found
 
+    @property
+    def can_teach(self) -> bool:
+        """Whether outputs are comparable frame by frame; a transducer's depend on its labels."""
+        return hasattr(self.inner, "teacher")
+
+    def outputs(self, model: Any, batch: Any) -> Tensor:
+        """Logits of every frame."""
+        found: Tensor = self.inner.outputs(model, batch)
+        return found
+
+    def taught(self, teacher: Any, share: float) -> SpeechTask:
+        """The task with a teacher."""
+        return replace(self, inner=replace(self.inner, teacher=teacher, share=share))
+
     def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
         """One pass; "costs" is training in small batches without masks."""
         small = split == "costs"

@@ -28,6 +28,7 @@ from greenasr.compress.clusters import make_clusters
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Diverged, fit_
 from greenasr.data.files import write_atomic, write_json
+from greenasr.models.dropout import set_dropout_
 from greenasr.pipeline.lm import measure_costs
 from greenasr.pipeline.plans import read_bit_map, read_costs
 from greenasr.roles import BitMap, Cluster, CostTable
@@ -38,7 +39,7 @@ from greenasr.shrinking.board import Board, Job, Result, Tell
 from greenasr.shrinking.budgets import after, next_budget
 from greenasr.shrinking.package import Package
 from greenasr.shrinking.settings import Question, Space
-from greenasr.shrinking.task import ShrinkTask
+from greenasr.shrinking.task import ShrinkTask, Teaching, teachable
 
 UNTRAINED = "none"
 
@@ -66,6 +67,21 @@ class Search:
     def clusters(self) -> tuple[Cluster, ...]:
         """What gets a width."""
         return make_clusters(self.model, self.space.by, skip=self.space.skip)
+
+    @cached_property
+    def teaching(self) -> Teaching:
+        """How trainings are taught: as the space says, else as is usual for the task."""
+        if teachable(self.task) is None:
+            if self.space.teach:
+                raise ValueError(
+                    f"teach is {self.space.teach:g}, but the outputs of this task cannot be compared with a "
+                    "teacher's: leave it out."
+                )
+            return Teaching(0.0, self.space.dropout)
+        usual = getattr(self.task, "teaching", Teaching())
+        share = usual.share if self.space.teach is None else self.space.teach
+        without = self.space.dropout is not None or not share
+        return Teaching(share, self.space.dropout if without else usual.dropout)
 
     @cached_property
     def costs(self) -> dict[str, CostTable]:
@@ -262,7 +278,7 @@ class Search:
                 quantized = compressor.finish_(model)
             else:
                 quantized = fit_(
-                    model, self.task, compressor, training, run=folder,
+                    model, self._lesson(model), compressor, training, run=folder,
                     on_step=lambda step, of, loss: tell(step, of, f"loss {loss:.4f}"),
                 )  # fmt: skip
             check_finite(model)
@@ -278,6 +294,16 @@ class Search:
             "seconds_train": trained,
             **self._scored(loaded, folder, "dev", tell),
         }
+
+    def _lesson(self, model: nn.Module) -> ShrinkTask:
+        """The task as ``model`` is trained on it; its dropout is set."""
+        if self.teaching.dropout is not None:
+            set_dropout_(model, self.teaching.dropout)
+        task = teachable(self.task)
+        if task is None or not self.teaching.share:
+            return self.task
+        teacher = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(False)
+        return task.taught(teacher, self.teaching.share)
 
     def _test(self, name: str, folder: Path, tell: Tell) -> Result:
         model = self.package.load(self.board.run / name / "model.packed").to(self.device)

@@ -23,6 +23,9 @@ class Space:
     that stay as they are.  ``finer`` is the ratio of sizes at which bisection stops, ``keep`` how many plans
     of a budget are trained, those of least dev loss without training.  Costs are measured on
     ``cost_batches`` batches of training; Hessian probing stops as in `hessian_costs`.
+
+    ``teach`` is the share of the training loss that the full model's outputs have, None the task's usual one,
+    0 none; ``dropout`` is that of training, None the task's usual one with a teacher, else the model's own.
     """
 
     costs: tuple[str, ...] = COSTS
@@ -39,6 +42,8 @@ class Space:
     cost_tolerance: float = 0.2
     max_probes: int = 24
     seed: int = 0
+    teach: float | None = None
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
@@ -57,6 +62,11 @@ class Space:
             raise ValueError(
                 f"finer is {self.finer:g}, keep {self.keep}, cost batches {self.cost_batches}: "
                 "expected 1.01 or more, 1 or more, 1 or more."
+            )
+
+        if not 0 <= (self.teach or 0) <= 1 or not 0 <= (self.dropout or 0) < 1:
+            raise ValueError(
+                f"teach is {self.teach}, dropout {self.dropout}: give shares, 0 to 1 and 0 to below 1."
             )
 
     def to_json(self) -> dict[str, Any]:

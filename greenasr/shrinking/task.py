@@ -7,12 +7,13 @@ must be different speech, which is looked at before anything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from greenasr.ops.divergence import kl
 from greenasr.score.errors import Errors
 from greenasr.score.scored import Scored
 
@@ -47,6 +48,36 @@ class ShrinkTask(Protocol):
         ...
 
 
+@runtime_checkable
+class Teachable(Protocol):
+    """A task whose outputs can be compared: the full model can teach its small versions."""
+
+    def taught(self, teacher: Any, share: float) -> ShrinkTask:
+        """The task with ``share`` of its training loss the divergence from the teacher's outputs."""
+        ...
+
+    def outputs(self, model: Any, batch: Any) -> Tensor:
+        """Logits of all that counts in a batch, (K, C), the same places for every model."""
+        ...
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How a small model learns from the full one: the teacher's share, and the dropout meanwhile.
+
+    A ``dropout`` of None is the model's own.  AN4's 4-bit hybrid gained most of what rounding had lost by 0.8
+    without dropout (recipes/an4/RESULTS.md), which is so the way of all tasks that do not say otherwise.
+    """
+
+    share: float = 0.8
+    dropout: float | None = 0.0
+
+
+def teachable(task: ShrinkTask) -> Teachable | None:
+    """The task if its outputs can be compared."""
+    return task if isinstance(task, Teachable) and getattr(task, "can_teach", True) else None
+
+
 @dataclass(frozen=True, eq=False)
 class OwnTask:
     """A task of functions: for a model that somebody brings.
@@ -56,7 +87,8 @@ class OwnTask:
     `Scored` or plain `Errors`, one an utterance.  ``ids`` (data) names the utterances of ``dev`` and
     ``test``, so that the two can be held against each other; else they are taken for different.  Batches of
     training come in an order by seed.  Without ``dev_batches`` proxies are judged on the first eighth of
-    ``train``.
+    ``train``.  ``logits`` (model, batch) are those of all that counts in a batch, (K, C): with them the full
+    model teaches the small ones.
     """
 
     loss_of: Callable[[Any, Any], Tensor]
@@ -66,10 +98,34 @@ class OwnTask:
     scorer: Callable[[Any, Any], Iterable[Scored | Errors]]
     dev_batches: Sequence[Any] = ()
     ids: Callable[[Any], Iterable[str]] | None = None
+    logits: Callable[[Any, Any], Tensor] | None = None
+    teacher: nn.Module | None = None
+    share: float = 0.0
+
+    @property
+    def can_teach(self) -> bool:
+        """Whether outputs are known."""
+        return self.logits is not None
 
     def loss(self, model: nn.Module, batch: Any, *, twice_differentiable: bool = False) -> Tensor:
         """``loss_of``; it must be twice differentiable itself where Hessian costs are wanted."""
-        return self.loss_of(model, batch)
+        loss = self.loss_of(model, batch)
+        if self.teacher is None or not model.training:
+            return loss
+        with torch.no_grad():
+            taught = self.outputs(self.teacher, batch)
+        own = self.outputs(model, batch)
+        return (1 - self.share) * loss + self.share * kl(taught.log_softmax(1), own.log_softmax(1))
+
+    def outputs(self, model: Any, batch: Any) -> Tensor:
+        """``logits``."""
+        if self.logits is None:
+            raise ValueError("the task has no logits, of which a teacher's could be taught.")
+        return self.logits(model, batch)
+
+    def taught(self, teacher: nn.Module, share: float) -> OwnTask:
+        """The task with a teacher."""
+        return replace(self, teacher=teacher, share=share)
 
     def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
         """One pass."""

@@ -21,6 +21,7 @@ from greenasr.pipeline import lm
 from greenasr.pipeline.models import load
 from greenasr.score.scored import Scored, predicted
 from greenasr.shrinking.recognisers import OurFormat
+from greenasr.shrinking.task import Teaching
 from greenasr.tasks.language_model import LanguageModel
 from greenasr.tasks.speech import evaluating
 
@@ -33,10 +34,19 @@ class TextTask:
 
     inner: LanguageModel
     digests: Mapping[str, str]
+    teaching = Teaching(0.5, None)
 
     def loss(self, model: Any, batch: Any, *, twice_differentiable: bool = False) -> Tensor:
         """Cross-entropy of the next token."""
         return self.inner.loss(model, batch, twice_differentiable=twice_differentiable)
+
+    def outputs(self, model: Any, batch: Any) -> Tensor:
+        """Logits of the next token."""
+        return self.inner.outputs(model, batch)
+
+    def taught(self, teacher: Any, share: float) -> TextTask:
+        """The task with a teacher."""
+        return replace(self, inner=replace(self.inner, teacher=teacher, share=share))
 
     def batches(self, split: str, seed: int = 0) -> Iterator[Any]:
         """One pass."""

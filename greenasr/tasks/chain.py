@@ -33,7 +33,14 @@ from greenasr.decode.alignment import Alignment
 from greenasr.decode.context import PdfMap
 from greenasr.ops.divergence import kl
 from greenasr.ops.lfmmi import Graph, lfmmi
-from greenasr.tasks.speech import count_batches, evaluating, mean_loss, split_batches, store_of
+from greenasr.tasks.speech import (
+    count_batches,
+    evaluating,
+    frames_there,
+    mean_loss,
+    split_batches,
+    store_of,
+)
 
 Progress = Callable[[int, int], None]  # done, of
 COPY = re.compile(r"sp(\d+\.\d+)-(.+)")  # as `data.feature_store` names copies at other speeds
@@ -109,6 +116,12 @@ class Chain:
             return hard
         return [*(((1 - self.share) * term, n) for term, n in hard), (self.share * soft[0], soft[1])]
 
+    def outputs(self, model: AcousticModel, batch: SpeechBatch) -> Tensor:
+        """Logits of the pdfs of all frames that a batch has, (F, C)."""
+        batch = batch.to(next(iter(model.parameters())).device)
+        logits, lens = model(batch.feats, batch.feat_lens, batch.ivectors)
+        return logits[frames_there(logits, lens)]
+
     def evaluate(self, model: Any, split: str) -> dict[str, float]:
         """Mean loss of a split, weighted by utterances."""
         return {"loss": mean_loss(self, model, split)}
@@ -158,9 +171,9 @@ class Chain:
         if self.teacher is None or not model.training:
             return terms, None
         with torch.no_grad():
-            taught, _ = self.teacher(*inputs)
-        there = torch.arange(logits.shape[1], device=lens.device) < lens[:, None]
-        return terms, (kl(taught[there].log_softmax(1), logits[there].log_softmax(1)), int(there.sum()))
+            taught = self.outputs(self.teacher, batch)
+        own = logits[frames_there(logits, lens)]
+        return terms, (kl(taught.log_softmax(1), own.log_softmax(1)), len(own))
 
     def _numerator(self, utt_id: str) -> Graph:
         key = utt_id if utt_id in self.numerators else original(utt_id)[0]

@@ -5,6 +5,10 @@
     any ...ForCausalLM                        tokens, each foretold from those before it
 
 Nothing here imports transformers: a model is what has its classes' methods, and brings its own configuration.
+With a teacher, ``share`` s of the training loss is how far the outputs are from the teacher's:
+
+    (1 - s) L  +  s · mean KL(softmax(teacher) ‖ softmax(model))         as in `tasks.chain`
+
 ``encode`` makes ids of a text and ``decode`` a text of ids, as a processor's tokenizer does.  Utterances are
 scored one by one, so that no padding changes a word.
 """
@@ -12,7 +16,7 @@ scored one by one, so that no padding changes a word.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from greenasr.ops.ctc import ctc_loss
+from greenasr.ops.divergence import kl
 from greenasr.score.scored import Scored, predicted, said
-from greenasr.tasks.speech import evaluating
+from greenasr.tasks.speech import evaluating, frames_there
 
 IGNORE = -100  # labels that transformers' losses leave out
 Encode = Callable[[str], Sequence[int]]
@@ -45,8 +50,10 @@ class Utterance:
 class Way(Protocol):
     """How a kind of model learns and is judged."""
 
-    def loss(self, model: Any, rows: Sequence[Utterance], twice_differentiable: bool) -> Tensor:
-        """Mean loss of a batch, ()."""
+    def judged(
+        self, model: Any, rows: Sequence[Utterance], twice_differentiable: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Mean loss of a batch, (), and the logits of all that counts in it, (K, C)."""
         ...
 
     def heard(self, model: Any, row: Utterance) -> Scored:
@@ -61,12 +68,27 @@ class Utterances:
     sets: Mapping[str, Sequence[Utterance]]
     way: Way
     size: int = 8
+    teacher: nn.Module | None = None
+    share: float = 0.0
 
     def loss(self, model: Any, batch: Sequence[Utterance], *, twice_differentiable: bool = False) -> Tensor:
         """The way's; masks of training draw from numpy's generator, seeded here, so that they repeat."""
         if model.training:
             np.random.seed(int(torch.randint(2**31 - 1, ())))
-        return self.way.loss(model, batch, twice_differentiable)
+        loss, own = self.way.judged(model, batch, twice_differentiable)
+        if self.teacher is None or not model.training:
+            return loss
+        with torch.no_grad():
+            taught = self.outputs(self.teacher, batch)
+        return (1 - self.share) * loss + self.share * kl(taught.log_softmax(1), own.float().log_softmax(1))
+
+    def outputs(self, model: nn.Module, batch: Sequence[Utterance]) -> Tensor:
+        """Logits of all that counts in a batch, (K, C)."""
+        return self.way.judged(model, batch)[1].float()
+
+    def taught(self, teacher: nn.Module, share: float) -> Utterances:
+        """The task with ``share`` of its training loss from a teacher."""
+        return replace(self, teacher=teacher, share=share)
 
     def score(self, model: nn.Module, split: str) -> list[Scored]:
         """What the model makes of every utterance, one by one."""
@@ -104,8 +126,10 @@ class CtcEncoder:
     decode: Decode
     blank: int = 0
 
-    def loss(self, model: Any, rows: Sequence[Utterance], twice_differentiable: bool) -> Tensor:
-        """CTC loss a label, (), of `ops.ctc`, which has second derivatives."""
+    def judged(
+        self, model: Any, rows: Sequence[Utterance], twice_differentiable: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """CTC loss a label, (), of `ops.ctc`, which has second derivatives; logits of all frames."""
         device = model.device
         lens = torch.tensor([len(row.inputs) for row in rows])
         inputs = pad_sequence([row.inputs for row in rows], batch_first=True).to(device)
@@ -115,12 +139,14 @@ class CtcEncoder:
         labels = [torch.tensor(list(self.encode(row.text)), dtype=torch.int64) for row in rows]
         counts = torch.tensor([len(each) for each in labels])
         frames = model._get_feat_extract_output_lengths(lens).to(torch.int64)
+        logits = model(inputs, attention_mask=mask).logits.float()
         losses = ctc_loss(
-            model(inputs, attention_mask=mask).logits.float().log_softmax(2),
+            logits.log_softmax(2),
             pad_sequence(labels, batch_first=True).to(device), frames.to(device), counts.to(device),
             blank=self.blank, twice_differentiable=twice_differentiable,
         )  # fmt: skip
-        return losses.sum() / (int(counts.sum()) + len(rows))
+        there = frames_there(logits, frames.to(device))
+        return losses.sum() / (int(counts.sum()) + len(rows)), logits[there]
 
     def heard(self, model: Any, row: Utterance) -> Scored:
         """Words of the best path."""
@@ -140,12 +166,14 @@ class SpeechToText:
     decode: Decode
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def loss(self, model: Any, rows: Sequence[Utterance], twice_differentiable: bool) -> Tensor:
-        """Cross-entropy a label, ()."""
+    def judged(
+        self, model: Any, rows: Sequence[Utterance], twice_differentiable: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy a label, (), and the logits at all labels."""
         labels = [torch.tensor(list(self.encode(row.text)), dtype=torch.int64) for row in rows]
         padded = pad_sequence(labels, batch_first=True, padding_value=IGNORE).to(model.device)
-        found: Tensor = model(torch.stack([row.inputs for row in rows]).to(model.device), labels=padded).loss
-        return found
+        found = model(torch.stack([row.inputs for row in rows]).to(model.device), labels=padded)
+        return found.loss, found.logits[padded != IGNORE]
 
     def heard(self, model: Any, row: Utterance) -> Scored:
         """Words that the model generates."""
@@ -157,12 +185,15 @@ class SpeechToText:
 class NextToken:
     """A causal language model: what is lost are tokens that were foretold."""
 
-    def loss(self, model: Any, rows: Sequence[Utterance], twice_differentiable: bool) -> Tensor:
-        """Cross-entropy a token, ()."""
+    def judged(
+        self, model: Any, rows: Sequence[Utterance], twice_differentiable: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy a token, (), and the logits wherever one is foretold."""
         ids = pad_sequence([row.inputs for row in rows], batch_first=True).to(model.device)
         labels = pad_sequence([row.inputs for row in rows], batch_first=True, padding_value=IGNORE)
-        found: Tensor = model(ids, labels=labels.to(model.device)).loss
-        return found
+        labels = labels.to(model.device)
+        found = model(ids, labels=labels)
+        return found.loss, found.logits[:, :-1][labels[:, 1:] != IGNORE]
 
     def heard(self, model: Any, row: Utterance) -> Scored:
         """The likeliest token after every token against the one that comes."""

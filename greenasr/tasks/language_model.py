@@ -87,6 +87,13 @@ class LanguageModel:
             output, teacher = model.output, self._teacher(batch)
             return linear_cross_entropy(hidden, output.weight, output.bias, batch.targets.flatten(), teacher)
 
+    def outputs(self, model: CausalLM, batch: TokenBatch) -> Tensor:
+        """Logits of the token at every place that has a target, (tokens, V)."""
+        batch = batch.to(model.output.bias.device)
+        hidden, _ = model(batch.inputs)
+        found: Tensor = model.output(hidden[batch.targets != IGNORE]).float()
+        return found
+
     def means(self, model: CausalLM, batch: TokenBatch) -> list[tuple[Tensor, int]]:
         """The loss, and the number of targets that it is a mean over."""
         return [(self.loss(model, batch), int((batch.targets != IGNORE).sum()))]

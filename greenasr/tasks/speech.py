@@ -75,6 +75,11 @@ def count_batches(task: SpeechTask, split: str) -> int:
     return max(1, round(1.06 * float(frames.sum()) / task.frames))
 
 
+def frames_there(outputs: Tensor, lens: Tensor) -> Tensor:
+    """Which frames of outputs (N, T, C) are none of padding, (N, T), by their lengths (N,)."""
+    return torch.arange(outputs.shape[1], device=lens.device) < lens[:, None]
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[torch.device]:
     """The network in evaluation mode and without gradients inside the block; yields where it lies."""

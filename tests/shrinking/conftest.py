@@ -67,6 +67,7 @@ def make_task() -> Callable[..., OwnTask]:
         settings = {"ids": lambda rows: [row[0] for row in rows], "scorer": scorer, **more}
         train = batches(speech("train", 96))
         sets = speech(dev, size), speech(test, size)
+        settings.setdefault("logits", lambda model, batch: model(batch[0]).flatten(0, 1))
         return OwnTask(loss, train, *sets, dev_batches=batches(sets[0]), **settings)  # type: ignore[arg-type]
 
     return made

@@ -29,6 +29,7 @@ def test_a_search_where_nothing_passes_tries_the_largest_alone() -> None:
         ({"widths": (2, 5)}, "widths are 2, 5"),
         ({"estimators": ()}, "estimators are none"),
         ({"finer": 1.0}, "finer is 1"),
+        ({"teach": 1.5}, "teach is 1.5, dropout None: give shares"),
     ],
 )
 def test_odd_spaces_are_refused(settings: dict[str, object], message: str) -> None:

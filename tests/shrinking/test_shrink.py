@@ -16,9 +16,11 @@ from torch import nn
 
 import greenasr
 from greenasr.data.files import read_json, write_json
+from greenasr.ops.divergence import kl
 from greenasr.score.errors import Errors
 from greenasr.shrinking.settings import Question, Space
-from greenasr.shrinking.task import OwnTask
+from greenasr.shrinking.search import Search
+from greenasr.shrinking.task import OwnTask, Teaching
 
 Make = Callable[..., OwnTask]
 MARGIN = Question(max_wer_increase=1.5)
@@ -187,6 +189,35 @@ def test_a_training_that_diverges_fails_alone(
     )
     assert any("could not be trained: the loss is nan" in note for note in found.answer["notes"])
     assert {row["estimator"] for row in found.answer["models"]} == {"none"}
+
+
+def test_the_full_model_teaches_and_its_pupil_stays_nearer_to_it(
+    planted: nn.Module, make_task: Make, quick: Space, tmp_path: Path
+) -> None:
+    task = make_task()
+    assert Search(planted, task, None, quick, Question(), None).teaching == Teaching(0.8, 0.0)  # type: ignore[arg-type]
+    far = {}
+    for share in (0.0, 1.0):
+        space = replace(quick, teach=share, widths=(2, 3), costs=("kl",))
+        out = tmp_path / str(share)
+        found = greenasr.shrink(planted, task, out, space=space, question=Question(max_wer_increase=0.1))
+        row = next(row for row in found.answer["models"] if row["estimator"] == "bp")
+        pupil = type(planted)()
+        greenasr.load_into(pupil, out / "models" / row["name"] / "model.packed")
+        with torch.no_grad():
+            p, q = (task.outputs(m.eval(), task.dev_batches[0]).log_softmax(1) for m in (planted, pupil))
+            far[share] = float(kl(p, q))
+    assert far[1.0] < far[0.0]
+
+
+def test_a_teacher_is_refused_where_outputs_are_unknown(
+    planted: nn.Module, make_task: Make, quick: Space, tmp_path: Path
+) -> None:
+    task = make_task(logits=None)
+    assert Search(planted, task, None, quick, Question(), None).teaching == Teaching(0.0, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="teach is 0.5, but the outputs of this task cannot be compared"):
+        greenasr.shrink(planted, task, tmp_path, space=replace(quick, teach=0.5))
+    assert not (tmp_path / "full").exists()
 
 
 class Tied(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,25 @@ def test_a_batchs_loss_is_its_utterances_losses_a_label(task: Ctc) -> None:
         for twice in (False, True):
             loss = task.loss(model, batch, twice_differentiable=twice)
             assert float(loss.detach()) == pytest.approx(total / labels, rel=1e-4)
+
+
+def test_a_teacher_s_share_of_the_loss_is_the_divergence_of_true_frames(task: Ctc) -> None:
+    pupil, teacher = network(), network(width=8, widths=(8,)).eval()
+    batch, taught = batches(task)[0], replace(task, teacher=teacher, share=0.3)
+    logits, frames = pupil.train()(batch.feats, batch.feat_lens)
+    with torch.no_grad():
+        told, _ = teacher(batch.feats, batch.feat_lens)
+    far = [
+        float((p.softmax(0) * (p.log_softmax(0) - q.log_softmax(0))).sum())
+        for n, ps, qs in zip(frames.tolist(), told, logits.detach(), strict=True)
+        for p, q in zip(ps[:n], qs[:n], strict=True)
+    ]
+    labels = sum(len(labels_of(LETTERS, text)) + 1 for text in batch.texts)
+    (hard, n), (soft, m) = ((term.detach(), count) for term, count in taught.means(pupil, batch))
+    assert (n, m) == (labels, int(frames.sum()))
+    assert float(soft) == pytest.approx(0.3 * sum(far) / len(far), rel=1e-4) and sum(far) > 0.01
+    assert float(hard) == pytest.approx(0.7 * task.loss(pupil, batch).item(), rel=1e-5)
+    assert taught.loss(pupil.eval(), batch).item() == task.loss(pupil, batch).item()
 
 
 def test_training_finds_the_words(task: Ctc) -> None:

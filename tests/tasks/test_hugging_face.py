@@ -122,6 +122,24 @@ def test_training_with_masks_of_numpy_repeats() -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_is_no_way_from_itself_as_its_teacher(name: str) -> None:
+    make, inputs, way = CASES[name]
+    task, model = Utterances(sets(inputs), way, size=3), make().eval()
+    other = make()
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    batch = next(task.batches("dev"))
+    with torch.no_grad():
+        own = float(task.loss(model, batch))
+        places = task.outputs(model, batch).shape[0]
+        assert 0 < places == task.outputs(other.eval(), batch).shape[0]
+        model.training = True  # the model as a whole, so that no layer draws a mask
+        if name in ("whisper", "causal"):  # which mask nothing
+            assert float(task.taught(model, 0.25).loss(model, batch)) == pytest.approx(0.75 * own, rel=1e-4)
+            assert float(task.taught(other, 0.25).loss(model, batch)) > 0.76 * own
+
+
 def test_second_derivatives_agree_with_the_first_form() -> None:
     model = encoder("Wav2Vec2").eval()
     task = Utterances(sets(samples), CtcEncoder(encode, decode), size=3)
