@@ -18,8 +18,8 @@ import greenasr
 from greenasr.data.files import read_json, write_json
 from greenasr.ops.divergence import kl
 from greenasr.score.errors import Errors
-from greenasr.shrinking.settings import Question, Space
 from greenasr.shrinking.search import Search
+from greenasr.shrinking.settings import Question, Space
 from greenasr.shrinking.task import OwnTask, Teaching
 
 Make = Callable[..., OwnTask]
