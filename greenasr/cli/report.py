@@ -49,4 +49,6 @@ def print_table(run: Path) -> None:
             f"{name:<{width}} {shrunk.size(size):>10} {ratio:>7.1f}x {dev['wer']:>6.2f} {heard:>6}  {verdict}"
         )
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if value["effort"]:
+        out.print(f"\n{shrunk.effort_of(value['effort'])}", highlight=False, soft_wrap=True)
     out.print(f"\nthe page of it: {run / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

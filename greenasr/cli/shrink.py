@@ -59,6 +59,9 @@ def shrink(
     ] = None,
     by: Annotated[str, typer.Option(help="A width by matrix, block or layer.")] = "matrix",
     step: Annotated[str, typer.Option(help="A step per row, cluster or group:N.")] = "row",
+    trainings: Annotated[
+        int, typer.Option(help="Sizes of which models are trained, at most; -1: as many as --finer takes.")
+    ] = 2,
     finer: Annotated[float, typer.Option(help="Ratio of sizes at which bisection stops.")] = 1.15,
     keep: Annotated[int, typer.Option(help="Plans of a size that are trained, best proxies first.")] = 1,
     frames: Annotated[int, typer.Option(help="Frames of a batch of speech.")] = 10_000,
@@ -91,7 +94,9 @@ def shrink(
         teach=teach, dropout=dropout,
         training=Training(epochs=epochs, lr=lr, weight_decay=0.0),
     )  # fmt: skip
-    question = Question(max_wer_increase, seconds(time), max_bytes)
+    question = Question(
+        max_wer_increase, seconds(time), max_bytes, trainings=None if trainings == -1 else trainings
+    )
     check_writable(out / SETTINGS)
     kind, sets = packed_format.read(model).model, {"train": train, "dev": dev, "test": test}
     network: Any

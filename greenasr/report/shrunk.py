@@ -17,7 +17,7 @@ from greenasr.report.facts import Facts
 from greenasr.report.shrunk_plots import plots
 from greenasr.score.scored import Scored, read_scored
 
-FORMAT = "greenasr shrunk 1"
+FORMAT = "greenasr shrunk 2"
 MOST = 25  # lines of changed words
 COSTS = {"hessian": "Hessian plan", "kl": "KL plan"}
 WAYS = {"none": "post-training", "bp": "BP", "acosr": "ACosR", "admm": "ADMM", "ttq": "TTQ"}
@@ -183,25 +183,32 @@ def times_sheet(value: Value) -> page.Sheet:
         "data": "features and graphs",
         "full": "the full model on dev",
         "costs": "costs, once for all budgets",
-        "proxies": "plans and their dev loss",
+        "proxies": "plans, and what rounding to them does",
+        "briefs": "brief trainings",
         "untrained": "models without training, on dev",
         "trained": "training, and those models on dev",
         "test": "the finalists on test",
     }
+    effort = value["effort"]
+    cpu = effort["by_kind"] if effort and effort["measure"] == "seconds_cpu" else {}
     rows = [
-        {"work": word, "seconds": f"{value['seconds'].get(key, 0):.1f}"}
+        {"work": word, "seconds": f"{found:.1f}"} | ({"of a processor": f"{cpu[key]:.1f}"} if cpu else {})
         for key, word in kinds.items()
-        if value["seconds"].get(key)
+        if (found := value["seconds"].get(key))
     ]
-    longest = max((r["seconds"] for r in value["models"] if r["estimator"] != "none"), default=None)
     note = "Seconds of all workers together"
-    if longest:
-        total = sum(value["seconds"].values())
-        times = total / longest
-        note += (
-            f"; the longest training with its scoring took {longest:.1f}, all of it {times:.1f} times that"
-        )
+    if effort:
+        note += f"; {effort_of(effort)}"
     return page.Sheet("Where the time went", rows, note + ".")
+
+
+def effort_of(effort: Value) -> str:
+    """What the search took, in trainings."""
+    cpu = " of a processor" if effort["measure"] == "seconds_cpu" else ""
+    return (
+        f"the longest training with its scoring took {effort['one']:.1f} seconds{cpu}, the search (costs, "
+        f"proxies, models) {effort['search']:.1f} times that, all with features and test {effort['all']:.1f}"
+    )
 
 
 def facts_of(value: Value) -> Facts:
@@ -221,8 +228,8 @@ def facts_of(value: Value) -> Facts:
         ),
         (
             "Search",
-            f"bisection on bytes to a ratio of {space['finer']:g}, first without training, then with it; of "
-            "a budget's plans the one of least dev loss without training is trained",
+            f"sizes to a ratio of {space['finer']:g}, first without training, then with it at the guessed "
+            "edge; of a budget's plans the one that rounding moves least is trained",
         ),
         ("Training", f"{ways}: {training['epochs']:g} epochs, lr {training['lr']:g}"),
         ("Judged by", "MAPSSWE, two-sided; loss by bootstrap-t over speakers; intervals 95 %"),

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from greenasr.score.decision import ALPHA, LOSSLESS, SHOWN, UNDECIDED, WORSE, Comparison, decide
-from greenasr.shrinking.search import UNTRAINED, Search
+from greenasr.shrinking.search import Search
+from greenasr.shrinking.works import UNTRAINED
 
-FORMAT = "greenasr shrunk 1"
+FORMAT = "greenasr shrunk 2"
+SEARCHED = ("costs", "proxies", "briefs", "untrained", "trained")
 Row = dict[str, Any]
 
 
@@ -79,6 +81,7 @@ def answer(search: Search, notes: Sequence[str]) -> Row:
         "looked": looked,
         "notes": [*notes, *_notes(search, full)],
         "seconds": seconds(search),
+        "effort": effort(search),
     }
     found = None if smallest is None else tested[smallest]
     picked = next((row for row in rows if row["name"] == smallest), None)
@@ -144,13 +147,41 @@ def _notes(search: Search, full: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def seconds(search: Search) -> dict[str, float]:
+def effort(search: Search) -> Row | None:
+    """How many times the longest training with its scoring the search took; None where none was trained.
+
+    In seconds of processors, which other programs on the machine change little; in seconds on another device.
+    The search is costs, proxies and models; whoever trains one model also needs features and its test.
+    """
+    measure = "seconds_cpu" if search.device == "cpu" else "seconds"
+    found = seconds(search, measure)
+    trained = [
+        float((search.board.done(f"models/{path.parent.name}") or {})[measure])
+        for path in search.board.run.glob("models/*/result.json")
+        if not path.parent.name.endswith(f"-{UNTRAINED}")
+    ]
+    if not trained:
+        return None
+    one = max(trained)
+    looked = sum(found[kind] for kind in SEARCHED)
+    return {
+        "measure": measure,
+        "by_kind": found,
+        "one": one,
+        "trainings": len(trained),
+        "search": looked / one,
+        "all": sum(found.values()) / one,
+    }
+
+
+def seconds(search: Search, measure: str = "seconds") -> dict[str, float]:
     """Seconds of finished work by kind: costs, proxies, models without and with training, test."""
     found = {
         "data": 0.0,
         "full": 0.0,
         "costs": 0.0,
         "proxies": 0.0,
+        "briefs": 0.0,
         "untrained": 0.0,
         "trained": 0.0,
         "test": 0.0,
@@ -159,9 +190,9 @@ def seconds(search: Search) -> dict[str, float]:
     for path in sorted(run.glob("**/result.json")):
         name = path.parent.relative_to(run).as_posix()
         first = name.partition("/")[0]
-        kinds = {"plans": "proxies", "test": "test", "full": "full", "features": "data"}
+        kinds = {"plans": "proxies", "briefs": "briefs", "test": "test", "full": "full", "features": "data"}
         kind = kinds.get(first, "data" if first.startswith("graph-") else "costs")
         if first == "models":
             kind = "untrained" if name.endswith(f"-{UNTRAINED}") else "trained"
-        found[kind] += float((search.board.done(name) or {})["seconds"])
+        found[kind] += float((search.board.done(name) or {})[measure])
     return found

@@ -68,8 +68,13 @@ class Board:
             held.check()
             self.tell(stage, done, of, note)
 
+        def work(folder: Path, tell: Tell) -> Mapping[str, Any]:
+            began = time.process_time()
+            found = job.work(folder, tell)
+            return {**found, "seconds_cpu": time.process_time() - began}
+
         try:
-            run_stage(Stage(job.name, (), job.work), self.run, tell)
+            run_stage(Stage(job.name, (), work), self.run, tell)
         except Superseded:
             return False
         finally:

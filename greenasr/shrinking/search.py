@@ -1,47 +1,48 @@
-"""The search itself: costs once, then bisection on bytes, first without training and then with it.
+"""The search itself: costs once, then sizes, first coarsely without training and then with it.
 
     full                 the model as it came, packed, scored on dev
     costs-hessian, -kl   once, for every budget
-    plans/<B>-<cost>     a cheapest plan, of B bytes, and dev loss without training: the proxy
+    plans/<B>-<cost>     a cheapest plan, of B bytes, and how far rounding alone moves the outputs: the proxy
+    briefs/<B>-<cost>-<estimator>   how far they are after a brief training
     models/<B>-<cost>-<estimator>   a packed model and its words on dev
 
 A budget passes when one of its models does: its plans, best proxy first, are trained by one estimator after
 another until one passes on dev.  B counts codes and steps; sizes that are reported are those of files.
+
+Which size to train is guessed.  Let d(B) be the divergence of the outputs of B's rounded model from the full
+model's.  Training leaves about a share k of it, whatever the size, and models pass up to some divergence D:
+
+    edge  =  the smallest B with k d(B) <= D
+
+D lies between what passed and what failed, at first of the models without training; k is that of a brief
+training, times `MENDED`, until a whole one has told it.  Where outputs cannot be compared sizes are bisected.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from greenasr.compress.allocate import allocate, plan
-from greenasr.compress.clusters import make_clusters
-from greenasr.compress.compressors import COMPRESSORS
-from greenasr.compress.fit import Diverged, fit_
-from greenasr.data.files import write_atomic, write_json
-from greenasr.models.dropout import set_dropout_
-from greenasr.pipeline.lm import measure_costs
-from greenasr.pipeline.plans import read_bit_map, read_costs
-from greenasr.roles import BitMap, Cluster, CostTable
+from greenasr.pipeline.plans import read_costs
+from greenasr.roles import BitMap, CostTable
 from greenasr.score.decision import Comparison, compare
-from greenasr.score.errors import bootstrap_ci95, wer
-from greenasr.score.scored import Scored, checked, read_scored, to_jsonl
-from greenasr.shrinking.board import Board, Job, Result, Tell
-from greenasr.shrinking.budgets import after, next_budget
+from greenasr.score.scored import Scored, read_scored
+from greenasr.shrinking.board import Board, Job
+from greenasr.shrinking.budgets import after, limit_of, next_budget, next_guess, smallest
 from greenasr.shrinking.package import Package
 from greenasr.shrinking.settings import Question, Space
-from greenasr.shrinking.task import ShrinkTask, Teaching, teachable
+from greenasr.shrinking.task import ShrinkTask, teachable
+from greenasr.shrinking.works import UNTRAINED, Works
 
-UNTRAINED = "none"
+COARSE = 1.4  # ratio of sizes at which models without training are told apart, where training follows
+MENDED = 0.5  # what a whole training leaves of a brief one's divergence: 0.46 and 0.52 for the demo's hybrid
+TINY = 1e-12
 
 
 @dataclass
@@ -58,36 +59,22 @@ class Search:
     clock: Callable[[], float] = time.monotonic
     _began: float = field(init=False)
     _longest: float = field(default=0.0, init=False)
+    _walked: list[str] = field(default_factory=list, init=False)  # models, in the order of this walk
 
     def __post_init__(self) -> None:
         """Begin to count the time."""
         self._began = self.clock()
 
     @cached_property
-    def clusters(self) -> tuple[Cluster, ...]:
-        """What gets a width."""
-        return make_clusters(self.model, self.space.by, skip=self.space.skip)
-
-    @cached_property
-    def teaching(self) -> Teaching:
-        """How trainings are taught: as the space says, else as is usual for the task."""
-        if teachable(self.task) is None:
-            if self.space.teach:
-                raise ValueError(
-                    f"teach is {self.space.teach:g}, but the outputs of this task cannot be compared with a "
-                    "teacher's: leave it out."
-                )
-            return Teaching(0.0, self.space.dropout)
-        usual = getattr(self.task, "teaching", Teaching())
-        share = usual.share if self.space.teach is None else self.space.teach
-        without = self.space.dropout is not None or not share
-        return Teaching(share, self.space.dropout if without else usual.dropout)
+    def works(self) -> Works:
+        """What the jobs do."""
+        return Works(self.model, self.task, self.package, self.space, self.board.run, self.device)
 
     @cached_property
     def costs(self) -> dict[str, CostTable]:
         """The cost tables that could be measured; ValueError where none could."""
         names = [f"costs-{method}" for method in self.space.costs]
-        jobs = [Job(n, partial(self._measure, m)) for n, m in zip(names, self.space.costs, strict=True)]
+        jobs = [Job(n, partial(self.works.measure, m)) for n, m in zip(names, self.space.costs, strict=True)]
         results = self.board.do(jobs)
         found = {
             method: read_costs(self.board.run / name / "costs.json")
@@ -100,19 +87,64 @@ class Search:
 
     def run(self) -> None:
         """Do all that the question needs, and that its time allows."""
-        self.board.do([Job("full", self._full)])
+        self.board.do([Job("full", self.works.full)])
         low, high = self._range()
         if self.question.max_bytes is not None:
             return self._fill(low, high, self.question.max_bytes)
-        tried: dict[int, bool] = {}
-        while (size := next_budget(low, high, tried, self.space.finer)) is not None:
+        most, tried = self.question.trainings, dict[int, bool]()
+        last = most == 0 or self.question.seconds == 0
+        finer = self.space.finer if last else max(self.space.finer, COARSE)
+        while (size := next_budget(low, high, tried, finer)) is not None:
             self._try(size, (UNTRAINED,), tried)
         untrained = min((size for size, passed in tried.items() if passed), default=None)
-        tried = {} if untrained is None else {untrained: True}
-        while (size := next_budget(low, high, tried, self.space.finer)) is not None:
+        tried, trained = {} if untrained is None else {untrained: True}, 0
+        while (most is None or trained < most) and (size := self._next(tried)) is not None:
             if not self._has_time(size):
                 return
-            self._try(size, self.space.estimators, tried)
+            more = most is None or trained + 1 < most
+            ahead = after(size, tried, self._next) if more and self.question.seconds else []
+            self._try(size, self.space.estimators, tried, ahead)
+            trained += 1
+
+    def _next(self, tried: Mapping[int, bool]) -> int | None:
+        """The next size to train; the edge as it is guessed where outputs can be compared."""
+        low, high = self._range()
+        now = next_budget(low, high, tried, self.space.finer)
+        if now is None or teachable(self.task) is None or (kept := self._kept(low)) is None:
+            return now
+        limit = limit_of([(self._distance(name), self.passes(name)) for name in self._walked])
+        edge = smallest(low, high, self.space.finer, lambda size: kept * self._moved(size) <= limit)
+        return next_guess(low, high, tried, self.space.finer, edge)
+
+    def _kept(self, low: int) -> float | None:
+        """The share of the rounding's divergence that training leaves; None where that is not known."""
+        trained = [name for name in self._walked if not name.endswith(f"-{UNTRAINED}")]
+        for name in reversed(trained):
+            if (distance := self._distance(name)) is not None:
+                return distance / max(self._rounded(plan_of(name)), TINY)
+        good = [int(plan_of(name).partition("-")[0]) for name in self._walked if self.passes(name)]
+        if not good:
+            return None
+        plan, estimator = self._plans(round(math.sqrt(low * min(good))))[0], self.space.estimators[0]
+        job = Job(f"briefs/{plan}-{estimator}", partial(self.works.brief, plan, estimator))
+        if not self.question.seconds and not self.board.done(job.name):
+            return None  # which would be a training
+        (brief,) = self.board.do([job])
+        if brief["distance"] is None:
+            return None
+        return MENDED * float(brief["distance"]) / max(self._rounded(plan), TINY)
+
+    def _moved(self, size: int) -> float:
+        """How far rounding to a size moves the outputs, by its best plan."""
+        return self._rounded(self._plans(size)[0])
+
+    def _rounded(self, plan: str) -> float:
+        return float((self.board.done(f"plans/{plan}") or {})["distance"])
+
+    def _distance(self, name: str) -> float | None:
+        """How far a model's outputs are from the full one's; None where it failed."""
+        found = (self.board.done(name) or {}).get("distance")
+        return None if found is None else float(found)
 
     def _fill(self, low: int, high: int, wanted: int) -> None:
         """The best model of a file's size: the largest plan that fits, without training and with it."""
@@ -128,10 +160,13 @@ class Search:
         if self._has_time(size):
             self.board.do(self._models(size, self.space.estimators))
 
-    def _try(self, size: int, estimators: tuple[str, ...], tried: dict[int, bool]) -> None:
-        """Note whether one of a budget's models passes on dev; a plan may take less than its budget."""
-        low, high = self._range()
-        ahead = after(low, high, tried, self.space.finer) if estimators != (UNTRAINED,) else []
+    def _try(
+        self, size: int, estimators: tuple[str, ...], tried: dict[int, bool], ahead: Iterable[int] = ()
+    ) -> None:
+        """Note whether one of a budget's models passes on dev; a plan may take less than its budget.
+
+        ``ahead`` are the sizes that may follow, for workers that have nothing else to do.
+        """
 
         def likely() -> Iterable[Job]:
             for other in ahead:
@@ -142,6 +177,7 @@ class Search:
             results = self.board.do(jobs, likely)
             self._longest = max([self._longest, *(r["seconds"] for r in results if estimator != UNTRAINED)])
             passed = [job.name for job in jobs if self.passes(job.name)]
+            self._walked += [job.name for job in jobs]
             tried[size] = bool(passed)
             for name in passed:
                 tried[int(name.removeprefix("models/").partition("-")[0])] = True
@@ -152,7 +188,7 @@ class Search:
         """The models of a budget, of its best plans."""
         plans = self._plans(size)
         return [
-            Job(f"models/{name}-{estimator}", partial(self._model, name, estimator))
+            Job(f"models/{name}-{estimator}", partial(self.works.train, name, estimator))
             for estimator in estimators
             for name in plans[: self.space.keep]
         ]
@@ -164,9 +200,12 @@ class Search:
             bit_map = self._plan_of(costs, size)
             if dict(bit_map.bits) not in [dict(other.bits) for _, other in found.values()]:
                 found[f"{plan(costs, bit_map).bytes}-{method}"] = method, bit_map
-        jobs = [Job(f"plans/{name}", partial(self._proxy, *each)) for name, each in found.items()]
-        losses = [result["loss"] for result in self.board.do(jobs)]
-        return [name for _, name in sorted(zip(losses, found, strict=True), key=lambda pair: pair[0])]
+        jobs = [
+            Job(f"plans/{name}", partial(self.works.proxy, method, self.costs[method], bit_map))
+            for name, (method, bit_map) in found.items()
+        ]
+        far = [result["distance"] for result in self.board.do(jobs)]
+        return [name for _, name in sorted(zip(far, found, strict=True), key=lambda pair: pair[0])]
 
     def passes(self, name: str) -> bool:
         """Whether a model is good enough on dev to go on with smaller ones."""
@@ -187,7 +226,7 @@ class Search:
 
     def score_on_test(self, names: Iterable[str]) -> None:
         """Let models hear the test set, each once in the life of the run."""
-        self.board.do([Job(f"test/{name}", partial(self._test, name)) for name in ("full", *names)])
+        self.board.do([Job(f"test/{name}", partial(self.works.test, name)) for name in ("full", *names)])
 
     def looked(self) -> int:
         """How many models were ever scored on test beside the full one."""
@@ -208,142 +247,18 @@ class Search:
         pinned, widths = self.space.pinned, self.space.widths
         ends = []
         for width in (min(widths), max(widths)):
-            bits = {c.name: pinned.get(c.name, width) for c in self.clusters}
-            ends.append(plan(costs, BitMap(self.clusters, bits, self.space.step)).bytes)
+            bits = {c.name: pinned.get(c.name, width) for c in self.works.clusters}
+            ends.append(plan(costs, BitMap(self.works.clusters, bits, self.space.step)).bytes)
         return ends[0], ends[1]
 
     def _plan_of(self, costs: CostTable, size: int) -> BitMap:
         return allocate(costs, bytes=size, pinned=self.space.pinned, step=self.space.step)
 
-    def _full(self, folder: Path, tell: Tell) -> Result:
-        size = self.package.save(folder / "model.packed", self.model, None, None)
-        model = self.package.load(folder / "model.packed").to(self.device)
-        named = dict(self.model.named_parameters())
-        chosen = {span.name for cluster in self.clusters for span in cluster.spans}
-        return {
-            "bytes": size,
-            "parameters": sum(p.numel() for p in named.values()),
-            "quantizable": sum(cluster.numel for cluster in self.clusters),
-            "kept": {name: p.numel() for name, p in named.items() if name not in chosen},
-            **self._scored(model, folder, "dev", tell),
-        }
 
-    def _measure(self, method: str, folder: Path, tell: Tell) -> Result:
-        """A cost table, or why this model has none: layers that run by no call, no second derivative."""
-        model = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(True)  # frozen weights too
-        task: Any = _Small(self.task)
-        try:
-            costs = measure_costs(
-                method, model, task, self.clusters, self.space.widths, step=self.space.step,
-                n_batches=self.space.cost_batches, tolerance=self.space.cost_tolerance,
-                max_probes=self.space.max_probes, seed=self.space.seed, tell=tell,
-            )  # fmt: skip
-            bad = [n for n, row in costs.costs.items() if not all(map(math.isfinite, row.values()))]
-            if bad:
-                raise ValueError(f"the cost of '{bad[0]}' is not finite")
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            return {"method": method, "unavailable": str(error).splitlines()[0]}
-        write_json(folder / "costs.json", costs.to_json())
-        return {"method": method, "warning": costs.details.get("warning")}
+def plan_of(name: str) -> str:
+    """The plan of a model by its name.
 
-    def _proxy(self, method: str, bit_map: BitMap, folder: Path, tell: Tell) -> Result:
-        model = copy.deepcopy(self.model).to(self.device).eval()
-        COMPRESSORS[UNTRAINED](bit_map).finish_(model)
-        total = count = 0.0
-        of = self.task.n_batches("dev")
-        with torch.no_grad():
-            for done, batch in enumerate(self.task.batches("dev"), 1):
-                total, count = total + float(self.task.loss(model, batch)), count + 1
-                tell(done, max(of, done), "dev loss")
-        if not count or not math.isfinite(total):
-            raise ValueError(f"the dev loss of a {method} plan is {total / max(count, 1)}: look at the loss.")
-        write_json(folder / "bit_map.json", bit_map.to_json())
-        return {
-            "loss": total / count,
-            "bits": bit_map.average_bits,
-            "bytes": plan(self.costs[method], bit_map).bytes,
-        }
-
-    def _model(self, name: str, estimator: str, folder: Path, tell: Tell) -> Result:
-        bit_map = read_bit_map(self.board.run / "plans" / name / "bit_map.json", self.model)
-        model = copy.deepcopy(self.model).to(self.device)
-        compressor, training = (
-            COMPRESSORS[estimator](bit_map),
-            replace(self.space.training, seed=self.space.seed),
-        )
-        began = time.perf_counter()
-        how = {"bits": bit_map.average_bits, "cost": name.partition("-")[2], "estimator": estimator}
-        try:
-            if estimator == UNTRAINED:
-                quantized = compressor.finish_(model)
-            else:
-                quantized = fit_(
-                    model, self._lesson(model), compressor, training, run=folder,
-                    on_step=lambda step, of, loss: tell(step, of, f"loss {loss:.4f}"),
-                )  # fmt: skip
-            check_finite(model)
-        except Diverged as error:  # this model fails, the search goes on
-            return {**how, "failed": str(error)}
-        trained = time.perf_counter() - began
-        packed = self.package.save(folder / "model.packed", model.cpu(), quantized, bit_map)
-        loaded = self.package.load(folder / "model.packed").to(self.device)
-        return {
-            **how,
-            "bytes": packed,
-            "plan": dict(bit_map.bits),
-            "seconds_train": trained,
-            **self._scored(loaded, folder, "dev", tell),
-        }
-
-    def _lesson(self, model: nn.Module) -> ShrinkTask:
-        """The task as ``model`` is trained on it; its dropout is set."""
-        if self.teaching.dropout is not None:
-            set_dropout_(model, self.teaching.dropout)
-        task = teachable(self.task)
-        if task is None or not self.teaching.share:
-            return self.task
-        teacher = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(False)
-        return task.taught(teacher, self.teaching.share)
-
-    def _test(self, name: str, folder: Path, tell: Tell) -> Result:
-        model = self.package.load(self.board.run / name / "model.packed").to(self.device)
-        return self._scored(model, folder, "test", tell)
-
-    def _scored(self, model: nn.Module, folder: Path, split: str, tell: Tell) -> Result:
-        began = time.perf_counter()
-        tell(0, 1, f"scoring {split}")
-        rows = checked(self.task.score(model, split), split)
-        tell(1, 1, f"scoring {split}")
-        write_atomic(folder / f"{split}.jsonl", to_jsonl(rows))
-        counts = [row.errors for row in rows]
-        return {
-            split: {"wer": wer(counts), "ci95": list(bootstrap_ci95(counts)), **totals(counts)},
-            "seconds_score": time.perf_counter() - began,
-        }
-
-
-@dataclass(frozen=True)
-class _Small:
-    """A task as costs see it."""
-
-    task: ShrinkTask
-
-    def loss(self, model: Any, batch: Any, *, twice_differentiable: bool = False) -> Tensor:
-        return self.task.loss(model, batch, twice_differentiable=twice_differentiable)
-
-    def batches(self, split: str, seed: int = 0) -> Iterable[Any]:
-        return self.task.batches("costs", seed)
-
-
-def check_finite(model: nn.Module) -> None:
-    """Raise Diverged where a weight is no number."""
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise Diverged(f"'{name}' is not finite after training: lower lr.")
-
-
-def totals(counts: Iterable[Any]) -> dict[str, int]:
-    """Substitutions, deletions, insertions and reference words of a set."""
-    rows = list(counts)
-    names = {"sub": "n_sub", "del": "n_del", "ins": "n_ins", "words": "n_ref"}
-    return {short: sum(getattr(e, name) for e in rows) for short, name in names.items()}
+    >>> plan_of("models/1200-kl-bp")
+    '1200-kl'
+    """
+    return name.removeprefix("models/").rpartition("-")[0]

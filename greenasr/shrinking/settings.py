@@ -12,7 +12,7 @@ from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
 
 COSTS = ("hessian", "kl")
-FORMAT = "greenasr shrink 1"
+FORMAT = "greenasr shrink 2"
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Space:
     ``by``, ``step`` and ``pinned`` shape plans as in `make_clusters` and `allocate`; ``skip`` names modules
     that stay as they are.  ``finer`` is the ratio of sizes at which bisection stops, ``keep`` how many plans
     of a budget are trained, those of least dev loss without training.  Costs are measured on
-    ``cost_batches`` batches of training; Hessian probing stops as in `hessian_costs`.
+    ``cost_batches`` batches of training; Hessian probing stops as in `hessian_costs`.  Proxies are measured
+    on ``proxy_batches`` batches of dev; a training of ``brief`` of the length shows how much training mends.
 
     ``teach`` is the share of the training loss that the full model's outputs have, None the task's usual one,
     0 none; ``dropout`` is that of training, None the task's usual one with a teacher, else the model's own.
@@ -40,7 +41,9 @@ class Space:
     keep: int = 1
     cost_batches: int = 4
     cost_tolerance: float = 0.2
-    max_probes: int = 24
+    max_probes: int = 16
+    proxy_batches: int = 4
+    brief: float = 0.1
     seed: int = 0
     teach: float | None = None
     dropout: float | None = None
@@ -58,16 +61,19 @@ class Space:
                     f"{what} are {', '.join(map(str, given)) or 'none'}: give different ones of "
                     f"{', '.join(map(str, known))}."
                 )
-        if not (1.01 <= self.finer < math.inf and self.keep >= 1 and self.cost_batches >= 1):
+        counts = self.keep, self.cost_batches, self.proxy_batches
+        if not 1.01 <= self.finer < math.inf or min(counts) < 1:
             raise ValueError(
-                f"finer is {self.finer:g}, keep {self.keep}, cost batches {self.cost_batches}: "
-                "expected 1.01 or more, 1 or more, 1 or more."
+                f"finer is {self.finer:g}, keep {self.keep}, cost batches {self.cost_batches}, proxy batches "
+                f"{self.proxy_batches}: expected 1.01 or more, 1 or more each."
             )
 
         if not 0 <= (self.teach or 0) <= 1 or not 0 <= (self.dropout or 0) < 1:
             raise ValueError(
                 f"teach is {self.teach}, dropout {self.dropout}: give shares, 0 to 1 and 0 to below 1."
             )
+        if not 0 < self.brief <= 1:
+            raise ValueError(f"brief is {self.brief:g}: give the share of a training, above 0 and at most 1.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -80,13 +86,15 @@ class Question:
 
     Without ``max_wer_increase`` a model passes that MAPSSWE does not call worse.  ``seconds`` bounds when the
     last training begins; 0 answers from what is there.  ``max_bytes`` asks for the best model of that size
-    instead of the smallest good one.  ``finalists`` models at most are scored on test.
+    instead of the smallest good one.  Models of ``trainings`` sizes at most are trained, None as many as it
+    takes to be as ``finer`` says.  ``finalists`` models at most are scored on test.
     """
 
     max_wer_increase: float | None = None
     seconds: float = math.inf
     max_bytes: int | None = None
     finalists: int = 4
+    trainings: int | None = 2
 
     def __post_init__(self) -> None:
         """Refuse questions without an answer."""
@@ -97,5 +105,7 @@ class Question:
             )
         if not self.seconds >= 0 or self.finalists < 1:
             raise ValueError("time must be 0 or more, and at least one finalist is needed.")
+        if self.trainings is not None and self.trainings < 0:
+            raise ValueError(f"trainings are {self.trainings}: give 0 or more.")
         if self.max_bytes is not None and self.max_bytes < 1:
             raise ValueError(f"max bytes is {self.max_bytes}: give the size of a file.")

@@ -77,7 +77,7 @@ def shrink(
     search = Search(model, task, package, space, question or Question(), board, device)
     settings = {"model": fingerprint(model), "data": {**data_of(task), **task.describe()}}
     settings["space"] = space.to_json()
-    _ = search.clusters, search.teaching  # what cannot be searched is refused before a folder is made
+    _ = search.works.clusters, search.works.teaching  # what cannot be searched makes no folder
     check_version(out / SETTINGS)
     check_same(out / SETTINGS, {"format": FORMAT, **settings})
     search.run()

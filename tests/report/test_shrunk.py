@@ -122,5 +122,5 @@ def test_folders_without_an_answer_or_of_another_version_are_refused(tmp_path: P
     with pytest.raises(ValueError, match="no answer.json: give the folder of a finished"):
         shrunk.write(tmp_path)
     write_json(tmp_path / "answer.json", {"format": "greenasr shrunk 9"})
-    with pytest.raises(ValueError, match="this greenasr reads 'greenasr shrunk 1'"):
+    with pytest.raises(ValueError, match="this greenasr reads 'greenasr shrunk 2'"):
         shrunk.write(tmp_path)

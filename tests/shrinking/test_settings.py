@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from greenasr.shrinking.budgets import next_budget
+from greenasr.shrinking.budgets import next_budget, next_guess
 from greenasr.shrinking.settings import Question, Space
 
 
@@ -18,6 +18,29 @@ def test_bisection_finds_the_edge_within_its_ratio() -> None:
         assert len(tried) <= 9
 
 
+def test_a_good_guess_takes_two_budgets_where_bisection_takes_more() -> None:
+    for edge in range(120, 690, 7):
+        tried, bisected = {800: True}, {800: True}
+        for _ in range(2):
+            size = next_guess(100, 800, tried, 1.1, edge)
+            if size is not None:
+                assert size not in tried
+                tried[size] = size >= edge
+        assert min(size for size in tried if tried[size]) <= 1.1 * edge + 1
+        while (size := next_budget(100, 800, bisected, 1.1)) is not None:
+            bisected[size] = size >= edge
+        assert len(bisected) > len(tried)
+
+
+def test_a_guess_that_is_wrong_still_ends_at_the_edge() -> None:
+    for edge, guess in ((300, 100), (300, 800), (110, 500), (700, 100)):
+        tried: dict[int, bool] = {}
+        while (size := next_guess(100, 800, tried, 1.1, guess)) is not None:
+            assert size not in tried
+            tried[size] = size >= edge
+        assert min(size for size in tried if tried[size]) <= 1.1**2 * edge + 1
+
+
 def test_a_search_where_nothing_passes_tries_the_largest_alone() -> None:
     assert next_budget(100, 800, {800: False}, 1.1) is None
 
@@ -29,6 +52,7 @@ def test_a_search_where_nothing_passes_tries_the_largest_alone() -> None:
         ({"widths": (2, 5)}, "widths are 2, 5"),
         ({"estimators": ()}, "estimators are none"),
         ({"finer": 1.0}, "finer is 1"),
+        ({"brief": 0.0}, "brief is 0: give the share of a training"),
         ({"teach": 1.5}, "teach is 1.5, dropout None: give shares"),
     ],
 )
@@ -42,5 +66,7 @@ def test_odd_questions_are_refused() -> None:
         Question(max_wer_increase=-1)
     with pytest.raises(ValueError, match="time must be 0 or more"):
         Question(seconds=-1)
+    with pytest.raises(ValueError, match="trainings are -2"):
+        Question(trainings=-2)
     with pytest.raises(ValueError, match="max bytes is 0"):
         Question(max_bytes=0)

@@ -1,0 +1,236 @@
+"""What the jobs of a search do: score the full model, measure costs and proxies, train, score what came out.
+
+A job depends on the model, the task, the settings and finished jobs alone: whoever does it, and however often
+it was begun, the same files come of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from greenasr.compress.allocate import plan
+from greenasr.compress.clusters import make_clusters
+from greenasr.compress.compressors import COMPRESSORS
+from greenasr.compress.fit import Diverged, Training, fit_
+from greenasr.data.files import write_atomic, write_json
+from greenasr.models.dropout import set_dropout_
+from greenasr.ops.divergence import kl
+from greenasr.pipeline.lm import measure_costs
+from greenasr.pipeline.plans import read_bit_map
+from greenasr.roles import BitMap, Cluster, CostTable, Quantized
+from greenasr.score.errors import bootstrap_ci95, wer
+from greenasr.score.scored import checked, to_jsonl
+from greenasr.shrinking.board import Result, Tell
+from greenasr.shrinking.package import Package
+from greenasr.shrinking.settings import Space
+from greenasr.shrinking.task import ShrinkTask, Teaching, teachable
+from greenasr.tasks.speech import evaluating
+
+UNTRAINED = "none"
+
+
+@dataclass
+class Works:
+    """The model, which is never changed, and all that jobs need of its task, in the folder ``run``."""
+
+    model: nn.Module
+    task: ShrinkTask
+    package: Package
+    space: Space
+    run: Path
+    device: str = "cpu"
+
+    @cached_property
+    def clusters(self) -> tuple[Cluster, ...]:
+        """What gets a width."""
+        return make_clusters(self.model, self.space.by, skip=self.space.skip)
+
+    @cached_property
+    def teaching(self) -> Teaching:
+        """How trainings are taught: as the space says, else as is usual for the task."""
+        if teachable(self.task) is None:
+            if self.space.teach:
+                raise ValueError(
+                    f"teach is {self.space.teach:g}, but the outputs of this task cannot be compared with a "
+                    "teacher's: leave it out."
+                )
+            return Teaching(0.0, self.space.dropout)
+        usual = getattr(self.task, "teaching", Teaching())
+        share = usual.share if self.space.teach is None else self.space.teach
+        without = self.space.dropout is not None or not share
+        return Teaching(share, self.space.dropout if without else usual.dropout)
+
+    def full(self, folder: Path, tell: Tell) -> Result:
+        """The model as it came, packed, and its words on dev."""
+        size = self.package.save(folder / "model.packed", self.model, None, None)
+        model = self.package.load(folder / "model.packed").to(self.device)
+        named = dict(self.model.named_parameters())
+        chosen = {span.name for cluster in self.clusters for span in cluster.spans}
+        return {
+            "bytes": size,
+            "parameters": sum(p.numel() for p in named.values()),
+            "quantizable": sum(cluster.numel for cluster in self.clusters),
+            "kept": {name: p.numel() for name, p in named.items() if name not in chosen},
+            **self.scored(model, folder, "dev", tell),
+        }
+
+    def measure(self, method: str, folder: Path, tell: Tell) -> Result:
+        """A cost table, or why this model has none: layers that run by no call, no second derivative."""
+        model = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(True)  # frozen weights too
+        task: Any = _Small(self.task)
+        try:
+            costs = measure_costs(
+                method, model, task, self.clusters, self.space.widths, step=self.space.step,
+                n_batches=self.space.cost_batches, tolerance=self.space.cost_tolerance,
+                max_probes=self.space.max_probes, seed=self.space.seed, tell=tell,
+            )  # fmt: skip
+            bad = [n for n, row in costs.costs.items() if not all(map(math.isfinite, row.values()))]
+            if bad:
+                raise ValueError(f"the cost of '{bad[0]}' is not finite")
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            return {"method": method, "unavailable": str(error).splitlines()[0]}
+        write_json(folder / "costs.json", costs.to_json())
+        return {"method": method, "warning": costs.details.get("warning")}
+
+    def proxy(self, method: str, costs: CostTable, bit_map: BitMap, folder: Path, tell: Tell) -> Result:
+        """A plan, and how far its rounding moves the outputs."""
+        model = copy.deepcopy(self.model).to(self.device).eval()
+        COMPRESSORS[UNTRAINED](bit_map).finish_(model)
+        distance = self.away(model, tell)
+        if not math.isfinite(distance):
+            raise ValueError(f"the dev loss of a {method} plan is {distance}: look at the loss.")
+        write_json(folder / "bit_map.json", bit_map.to_json())
+        return {
+            "distance": distance,
+            "bits": bit_map.average_bits,
+            "bytes": plan(costs, bit_map).bytes,
+        }
+
+    def away(self, model: nn.Module, tell: Tell) -> float:
+        """How far a model's outputs on dev are from the full one's; dev loss where none are known."""
+        total = count = 0.0
+        task, most = teachable(self.task), self.space.proxy_batches
+        full = None if task is None else copy.deepcopy(self.model).to(self.device).eval()
+        with evaluating(model):
+            for done, batch in enumerate(islice(self.task.batches("dev"), most), 1):
+                if task is None:
+                    far = self.task.loss(model, batch)
+                else:
+                    p, q = (task.outputs(each, batch).log_softmax(1) for each in (full, model))
+                    far = kl(p, q)
+                total, count = total + float(far), count + 1
+                tell(done, max(most, done), "proxy on dev")
+        return total / count if count else math.nan
+
+    def brief(self, name: str, estimator: str, folder: Path, tell: Tell) -> Result:
+        """How far the outputs of a plan's model are after a short training; None where it diverges."""
+        whole = self.space.training
+        training = replace(whole, epochs=self.space.brief * whole.epochs)
+        try:
+            model, _ = self._trained(name, estimator, training, folder, tell)
+        except Diverged:
+            return {"distance": None}
+        return {"distance": self.away(model, tell)}
+
+    def _trained(
+        self, name: str, estimator: str, training: Training, folder: Path, tell: Tell
+    ) -> tuple[nn.Module, Mapping[str, Quantized]]:
+        """A plan's model on its grid, by an estimator; Diverged where it leaves the finite numbers."""
+        bit_map = read_bit_map(self.run / "plans" / name / "bit_map.json", self.model)
+        model, compressor = copy.deepcopy(self.model).to(self.device), COMPRESSORS[estimator](bit_map)
+        if estimator == UNTRAINED:
+            quantized = compressor.finish_(model)
+        else:
+            quantized = fit_(
+                model, self.lesson(model), compressor, replace(training, seed=self.space.seed), run=folder,
+                on_step=lambda step, of, loss: tell(step, of, f"loss {loss:.4f}"),
+            )  # fmt: skip
+        check_finite(model)
+        return model, quantized
+
+    def train(self, name: str, estimator: str, folder: Path, tell: Tell) -> Result:
+        """A plan's model, packed, and its words on dev."""
+        bit_map = read_bit_map(self.run / "plans" / name / "bit_map.json", self.model)
+        began = time.perf_counter()
+        how = {"bits": bit_map.average_bits, "cost": name.partition("-")[2], "estimator": estimator}
+        try:
+            model, quantized = self._trained(name, estimator, self.space.training, folder, tell)
+        except Diverged as error:  # this model fails, the search goes on
+            return {**how, "failed": str(error)}
+        trained = time.perf_counter() - began
+        packed = self.package.save(folder / "model.packed", model.cpu(), quantized, bit_map)
+        loaded = self.package.load(folder / "model.packed").to(self.device)
+        return {
+            **how,
+            "bytes": packed,
+            "plan": dict(bit_map.bits),
+            "seconds_train": trained,
+            "distance": None if teachable(self.task) is None else self.away(loaded, tell),
+            **self.scored(loaded, folder, "dev", tell),
+        }
+
+    def lesson(self, model: nn.Module) -> ShrinkTask:
+        """The task as ``model`` is trained on it; its dropout is set."""
+        if self.teaching.dropout is not None:
+            set_dropout_(model, self.teaching.dropout)
+        task = teachable(self.task)
+        if task is None or not self.teaching.share:
+            return self.task
+        teacher = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(False)
+        return task.taught(teacher, self.teaching.share)
+
+    def test(self, name: str, folder: Path, tell: Tell) -> Result:
+        """A model's words on test."""
+        model = self.package.load(self.run / name / "model.packed").to(self.device)
+        return self.scored(model, folder, "test", tell)
+
+    def scored(self, model: nn.Module, folder: Path, split: str, tell: Tell) -> Result:
+        """What a model makes of a set, kept and counted."""
+        began = time.perf_counter()
+        tell(0, 1, f"scoring {split}")
+        rows = checked(self.task.score(model, split), split)
+        tell(1, 1, f"scoring {split}")
+        write_atomic(folder / f"{split}.jsonl", to_jsonl(rows))
+        counts = [row.errors for row in rows]
+        return {
+            split: {"wer": wer(counts), "ci95": list(bootstrap_ci95(counts)), **totals(counts)},
+            "seconds_score": time.perf_counter() - began,
+        }
+
+
+@dataclass(frozen=True)
+class _Small:
+    """A task as costs see it."""
+
+    task: ShrinkTask
+
+    def loss(self, model: Any, batch: Any, *, twice_differentiable: bool = False) -> Tensor:
+        return self.task.loss(model, batch, twice_differentiable=twice_differentiable)
+
+    def batches(self, split: str, seed: int = 0) -> Iterable[Any]:
+        return self.task.batches("costs", seed)
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise Diverged where a weight is no number."""
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise Diverged(f"'{name}' is not finite after training: lower lr.")
+
+
+def totals(counts: Iterable[Any]) -> dict[str, int]:
+    """Substitutions, deletions, insertions and reference words of a set."""
+    rows = list(counts)
+    names = {"sub": "n_sub", "del": "n_del", "ins": "n_ins", "words": "n_ref"}
+    return {short: sum(getattr(e, name) for e in rows) for short, name in names.items()}
