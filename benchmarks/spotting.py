@@ -13,13 +13,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from greenasr.data.audio import samples
 from greenasr.data.corpora import load_cuts, words
 from greenasr.data.features import RATE
 from greenasr.data.rooms import coloured_noise
-from greenasr.pipeline.keyword_models import load_keyword_model
+from greenasr.pipeline import engines
 from greenasr.pipeline.spotting import Spotting, keywords_in
 from greenasr.score.table import markdown
 
@@ -50,11 +49,11 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    saved, rng = load_keyword_model(args.model), np.random.default_rng(args.seed)
+    network, units = engines.keywords(args.model, engines.read(args.model))
+    rng = np.random.default_rng(args.seed)
     cuts = list(load_cuts(args.cuts))
     rng.shuffle(cuts)
-    known = set(saved.units.words)
+    known = set(units.words)
     streams = {"its words": [], "other words": []}
     for cut in cuts:
         kind = streams["its words" if words(cut)[0] in known else "other words"]
@@ -66,7 +65,9 @@ def main() -> None:
     for name, (stream, ref) in heard.items():
         for threshold in THRESHOLDS:
             began = time.process_time()
-            found = list(keywords_in(saved, [stream], RATE, name, Spotting(threshold=threshold)))
+            with engines.on_one_core():
+                settings = Spotting(threshold=threshold)
+                found = list(keywords_in(network, units, [stream], RATE, name, settings))
             seconds = len(stream) / RATE
             right = [
                 each for each in found if any(each.word == w and abs(each.time - at) < NEAR for at, w in ref)

@@ -18,7 +18,8 @@ from greenasr.data.audio import LOWEST
 from greenasr.data.features import RATE
 from greenasr.data.segmenting import Samples
 from greenasr.data.streams import file_blocks, raw_blocks
-from greenasr.pipeline.keyword_models import load_keyword_model
+from greenasr.pipeline import engines
+from greenasr.pipeline.engines import Engine
 from greenasr.pipeline.spotting import Spotting, keywords_in
 
 NO_BACKGROUND = (
@@ -38,6 +39,7 @@ def spot(
     hop: Annotated[float, typer.Option(help="Seconds between two looks.")] = Spotting.hop,
     rate: Annotated[int, typer.Option(help="Samples a second on standard input.")] = RATE,
     mix: Annotated[bool, typer.Option("--mix", help="Mix stereo files down instead of refusing.")] = False,
+    engine: Annotated[Engine, typer.Option(help="What runs the network.")] = "runtime",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a word.")] = False,
 ) -> None:
     """Print a line `source second word confidence` for every keyword, as it is heard.
@@ -49,8 +51,9 @@ def spot(
     if not LOWEST <= rate <= HIGHEST:
         raise ValueError(f"--rate {rate}: expected {LOWEST} to {HIGHEST} samples a second, {RATE} is usual.")
     settings, sources = Spotting(threshold, hop, smooth, rest), named(audio)
-    saved = load_keyword_model(model)
-    if not saved.units.has_background:
+    engines.check_engine(engine)
+    network, units = engines.keywords(model, engines.read(model), engine)
+    if not units.has_background:
         note(f"{model}: {NO_BACKGROUND}")
     rates = {path: checked_rate(path, rate, mix) for path in sources}
     stdout, words, seconds, began = sys.stdout, 0, 0.0, time.process_time()
@@ -69,7 +72,7 @@ def spot(
                 yield block
 
         for path, source in sources.items():
-            for found in keywords_in(saved, blocks(path), rates[path], source, settings):
+            for found in keywords_in(network, units, blocks(path), rates[path], source, settings):
                 line = json.dumps(found.to_json(), ensure_ascii=False) + "\n" if as_json else found.line()
                 stdout.write(line)
                 stdout.flush()

@@ -10,7 +10,6 @@ Shapes: N clips, T frames, F log-mel energies, M frames of noise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,11 +18,11 @@ import torch
 from torch import Tensor
 
 from greenasr.data.augment import SpecAugment
+from greenasr.data.clip_features import EDGES, bin_width
 from greenasr.data.features import RATE, Features
 from greenasr.data.rooms import COLOURS, coloured_noise
 
 SECONDS = 20  # of every colour of generated noise
-EDGES = tuple(1127 * math.log1p(hz / 700) for hz in (20.0, 7600.0))  # mel, see `data.spectrum`
 
 
 @dataclass(frozen=True)
@@ -93,27 +92,13 @@ def warped_by(feats: Tensor, factors: Tensor) -> Tensor:
     [0.0, 1.0, 2.0]
     """
     bins = feats.shape[2]
-    hz = 700 * torch.expm1((EDGES[0] + _width(bins) * torch.arange(1, bins + 1)) / 1127)
-    places = (1127 * torch.log1p(hz / factors[:, None] / 700) - EDGES[0]) / _width(bins) - 1  # (N, F)
+    hz = 700 * torch.expm1((EDGES[0] + bin_width(bins) * torch.arange(1, bins + 1)) / 1127)
+    places = (1127 * torch.log1p(hz / factors[:, None] / 700) - EDGES[0]) / bin_width(bins) - 1  # (N, F)
     places = places.clamp(0, bins - 1)
     below = places.floor().clamp(max=bins - 2)
     share = (places - below)[:, None]
     index = below.long()[:, None].expand(-1, feats.shape[1], -1)
     return feats.gather(2, index) * (1 - share) + feats.gather(2, index + 1) * share
-
-
-def bins_below(hz: float, bins: int) -> int:
-    """How many of so many mel bins lie below a frequency with all that they hear.
-
-    >>> bins_below(4000.0, 64), bins_below(8000.0, 64)
-    (48, 64)
-    """
-    return max(0, min(bins, math.floor((1127 * math.log1p(hz / 700) - EDGES[0]) / _width(bins)) - 1))
-
-
-def _width(bins: int) -> float:
-    """Mel from one bin to the next."""
-    return (EDGES[1] - EDGES[0]) / (bins + 1)
 
 
 def mixed_at(power: Tensor, noise: Tensor, snr: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def adapt(
     """
     settings, saved = place.recipe.lhuc, load_acoustic(model)
     network, decoder = saved.model, hybrid.make_decoder(place, part, tuned)
+    hearing = hybrid.Hearing.of(place, model)  # vectors are trained in torch, whatever then hears with them
+    packed: Any = hearing.network
     length = hybrid.list_length(place, model.parent.name)
     phone_lm = hybrid.make_phone_lm(place, part)
     denominator = denominator_graph(phone_lm, saved.units.pdf_map)
@@ -72,7 +75,12 @@ def adapt(
             if graphs:
                 fit_(network, task, NoCompression(), training)
             vectors[speaker] = lhuc.state()
-            for utt_id, logits in task.logits(network, name).items():
+            if hearing.engine == "torch":
+                heard = task.logits(network, name)
+            else:
+                own = {layer: r.cpu().numpy() for layer, r in vectors[speaker].items()}
+                heard = task.heard(partial(packed.logits, lhuc=own), name)
+            for utt_id, logits in heard.items():
                 hyps = decoder.nbest(logits, length) if length > 1 else [decoder.best(logits)]
                 ref = store.texts[store.place[utt_id]]
                 second[utt_id] = to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty)
@@ -95,4 +103,4 @@ def adapt(
         }
     parameters = lhuc.numel
     detach_lhuc_(network, lhuc)
-    return {"sets": sets, "parameters_a_speaker": parameters}
+    return {"sets": sets, "parameters_a_speaker": parameters, "engine": hearing.engine}

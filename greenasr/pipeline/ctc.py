@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from greenasr.decode.ngram import UNK
 from greenasr.decode.transducer import transducer_nbest
 from greenasr.decode.tune_scale import tune
 from greenasr.decode.wfst import Decoder, to_nbest
-from greenasr.pipeline import end_to_end, rows
+from greenasr.pipeline import end_to_end, engines, rows
 from greenasr.pipeline.ctc_models import SavedCtc, load_ctc
 from greenasr.pipeline.ctc_recipe import CtcRecipe, CtcRow
+from greenasr.pipeline.ctc_recogniser import log_softmax
 from greenasr.pipeline.end_to_end import (
     Kind,
     decoded,
@@ -40,8 +42,10 @@ from greenasr.pipeline.end_to_end import (
     separable,
     tokenizer_of,
 )
+from greenasr.pipeline.engines import Engine
 from greenasr.pipeline.place import SpeechPlace, Tell, noted, tuned_on
 from greenasr.pipeline.run import Stage
+from greenasr.pipeline.units import Labels
 from greenasr.roles import BitMap, Compressor
 from greenasr.tasks.ctc import Ctc, alignable_ids
 from greenasr.tasks.networks import CTC_MODELS
@@ -106,17 +110,52 @@ def _compressor(row: CtcRow, bit_map: BitMap, folder: Path, total: int) -> Compr
 
 def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
     """N-best lists of a set by the network alone; ``rtf`` is of one core, of network and search."""
-    saved, search = load_ctc(path), place.recipe.decode.search()
+    hearing, search = Hearing.of(place, path), place.recipe.decode.search()
     store = place.store_of(part, name)
     began = time.process_time()
-    logprobs = _logprobs(place, part, name, saved, tell)
+    logprobs = hearing.logprobs(place, part, name, tell)
     lists = []
     for done, (utt_id, each) in enumerate(logprobs.items(), 1):
         ref = store.texts[store.place[utt_id]]
         hyps = search(each)
-        lists.append(transducer_nbest(utt_id, ref, hyps, partial(words_of, saved.units.tokenizer)))
+        lists.append(transducer_nbest(utt_id, ref, hyps, partial(words_of, hearing.units.tokenizer)))
         tell(done, len(logprobs), f"{name}: search")
-    return lists, {"rtf": _rtf(place, part, name, began)}
+    return lists, {"rtf": _rtf(place, part, name, began), "engine": hearing.engine}
+
+
+@dataclass(frozen=True, eq=False)
+class Hearing:
+    """The network of a row's packed file: the runtime's, or torch's with its file's contents."""
+
+    network: engines.Ctc | SavedCtc
+    units: Labels
+    stride: int
+
+    @classmethod
+    def of(cls, place: Place, path: Path) -> Hearing:
+        """On the engine that the recipe has for packed rows, see `engines.engine_of_row`."""
+        packed = engines.read(path)
+        if engines.engine_of_row(packed, place.recipe.decode.engine) == "torch":
+            saved = load_ctc(path)
+            return cls(saved, saved.units, saved.model.config.stride)
+        network, units = engines.ctc(path, packed)
+        return cls(network, units, network.stride)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs it."""
+        return "torch" if isinstance(self.network, SavedCtc) else "runtime"
+
+    def logprobs(self, place: Place, part: str, name: str, tell: Tell) -> dict[str, Any]:
+        """Log probabilities (T', C) of a set's utterances."""
+        if isinstance(self.network, SavedCtc):
+            return _logprobs(place, part, name, self.network, tell)
+        store, ids, found = place.store_of(part, name), ids_of(place, part, name), {}
+        with engines.on_one_core():
+            for utt_id in ids:
+                found[utt_id] = log_softmax(self.network.logits(store[utt_id]))
+                tell(len(found), len(ids), f"{name}: network")
+        return found
 
 
 def _logprobs(place: Place, part: str, name: str, saved: SavedCtc, tell: Tell) -> dict[str, Any]:
@@ -184,19 +223,19 @@ def _tune(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[
 def _with_graph(place: Place, part: str, folder: Path, tell: Tell) -> dict[str, Any]:
     """The graph's words, and their errors."""
     tuned = read_json(folder.parent.parent / "graph-weights" / "result.json")
-    saved = load_ctc(folder.parent / "model.packed")
-    decoder = make_decoder(place, part, saved.model.config.stride, tuned)
+    hearing = Hearing.of(place, folder.parent / "model.packed")
+    decoder = make_decoder(place, part, hearing.stride, tuned)
 
     def hear(name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
         store, lists = place.store_of(part, name), []
         began = time.process_time()
-        logprobs = _logprobs(place, part, name, saved, tell)
+        logprobs = hearing.logprobs(place, part, name, tell)
         for done, (utt_id, each) in enumerate(logprobs.items(), 1):
             hyps = [decoder.best(each)]  # nothing reads more: what is rescored are the network's own lists
             ref = store.texts[store.place[utt_id]]
             lists.append(to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty))
             tell(done, len(logprobs), f"{name}: search")
-        return lists, {"rtf": _rtf(place, part, name, began)}
+        return lists, {"rtf": _rtf(place, part, name, began), "engine": hearing.engine}
 
     return decoded(place, part, folder, hear, tell)
 

@@ -48,7 +48,8 @@ class DecodeSettings:
     0 lists are also rescored by an n-gram of the training transcripts, or the one in the file ``arpa``,
     relative to ``--data``; and words are searched in a graph of that n-gram and the lexicon's words, by a
     Viterbi beam of ``graph_beam`` nats.  Weights, scale and penalty are tuned with the row "float" on the
-    split dev, or where there are folds on another part's fold.
+    split dev, or where there are folds on another part's fold.  ``engine`` is that of packed rows, as in
+    recipes of hybrids.
     """
 
     beam: int = 1
@@ -58,6 +59,7 @@ class DecodeSettings:
     arpa: str = ""
     graph_beam: float = 16.0
     lattice_beam: float = 8.0
+    engine: str = "runtime"
 
     def search(self) -> PrefixBeam:
         """The search without a graph; ValueError for one that finds nothing."""

@@ -6,7 +6,8 @@ asked for alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from greenasr.data.text import Tokenizer, Words, tokenizer_from_json
 from greenasr.decode.sentence_scores import Progress, Score, hypothesis_logprobs
 from greenasr.decode.transducer import Transducer
-from greenasr.pipeline.units import Labels, Units, check_outputs
+from greenasr.pipeline.units import KeywordUnits, Labels, Units, check_classes, check_outputs
 from greenasr.runtime import engine as runtime
 from greenasr.runtime import format as packed_format
 from greenasr.runtime import scoring
 from greenasr.runtime.format import Packed
+from greenasr.runtime.kernels import native
 
 Engine = Literal["runtime", "torch"]
 ENGINES: tuple[Engine, ...] = ("runtime", "torch")
@@ -65,10 +67,38 @@ class Ctc(Protocol):
         ...
 
 
-def check_engine(engine: str) -> None:
+class Classifier(Protocol):
+    """A network that says what a clip is."""
+
+    def logits(self, feats: Floats) -> Floats:
+        """One clip (T, F) -> (C,)."""
+        ...
+
+
+def check_engine(engine: str, what: str = "engine") -> None:
     """Refuse engines that there are not."""
     if engine not in ENGINES:
-        raise ValueError(f"engine '{engine}': choose {' or '.join(ENGINES)}.")
+        raise ValueError(f"{what} '{engine}': choose {' or '.join(ENGINES)}.")
+
+
+def engine_of_row(packed: Packed, wanted: str) -> Engine:
+    """What hears the words of a table's row: what ships, hence torch in full precision or where wanted."""
+    ships = packed.bit_map and packed.model in runtime.FAMILIES
+    return "runtime" if ships and wanted == "runtime" else "torch"
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """The runtime on the caller's thread alone inside the block, as an RTF of one core wants it."""
+    if not native.available():
+        yield
+        return
+    before = native.threads()
+    native.set_threads(1)
+    try:
+        yield
+    finally:
+        native.set_threads(before)
 
 
 def acoustic(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Acoustic, Units]:
@@ -105,6 +135,7 @@ class LanguageScorer:
     tokenizer: Tokenizer
     length: int
     score: Score
+    engine: Engine
 
     def hypothesis_logprobs(
         self, sentences: Sequence[Words], progress: Progress | None = None
@@ -121,12 +152,17 @@ def language_model(path: Path, engine: Engine = "runtime") -> LanguageScorer:
 
         saved = load(path)
         task = task_of(saved, {})
-        return LanguageScorer(saved.tokenizer, task.length, task.scoring(saved.model))
+        return LanguageScorer(saved.tokenizer, task.length, task.scoring(saved.model), engine)
     packed = read(path)
     what = "no language model ({}): give one that `greenasr train` or `greenasr compress` wrote"
     tokenizer = _around(path, packed, ("transformer", "lstm"), tokenizer_from_json, what)
     length = int(packed.recipe["windows"]["length"])
-    return LanguageScorer(tokenizer, length, partial(scoring.logprobs, _network(packed, path)))
+    return LanguageScorer(tokenizer, length, partial(scoring.logprobs, _network(packed, path)), engine)
+
+
+def language_model_of_row(path: Path, wanted: str) -> LanguageScorer:
+    """The scorer of a table's row, on the engine of such rows."""
+    return language_model(path, engine_of_row(read(path), wanted))
 
 
 def ctc(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Ctc, Labels]:
@@ -140,6 +176,22 @@ def ctc(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Ctc, La
     cure = "give one that `greenasr table` made of a recipe of kind ctc"
     units = _around(path, packed, ("quartznet",), Labels.from_json, f"no CTC network ({{}}): {cure}")
     check_outputs(path, int(packed.config["vocab"]), units)
+    return _network(packed, path), units
+
+
+def keywords(path: Path, packed: Packed, engine: Engine = "runtime") -> tuple[Classifier, KeywordUnits]:
+    """The network of a packed keyword model; ValueError when it is of another kind."""
+    if engine == "torch":
+        from greenasr.models.on_arrays import LogitsOnArrays
+        from greenasr.pipeline.keyword_models import load_keyword_model
+
+        saved = load_keyword_model(path)
+        return LogitsOnArrays(saved.model), saved.units
+    cure = "give one that `greenasr table` made of a recipe of kind keywords"
+    units = _around(
+        path, packed, ("matchboxnet",), KeywordUnits.from_json, f"no keyword model ({{}}): {cure}"
+    )
+    check_classes(path, int(packed.config["classes"]), units)
     return _network(packed, path), units
 
 

@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from greenasr.decode.tune_scale import tune
 from greenasr.decode.wfst import Decoder, Hypothesis, to_nbest
 from greenasr.models.tdnnf import Tdnnf, semi_orthogonal_step_
 from greenasr.ops.lfmmi import Graph
-from greenasr.pipeline import lm
+from greenasr.pipeline import engines, lm
 from greenasr.pipeline.acoustic_models import load_acoustic, save_acoustic
+from greenasr.pipeline.engines import Acoustic, Engine
 from greenasr.pipeline.hybrid_recipe import HybridRecipe
 from greenasr.pipeline.place import SpeechPlace, Tell, errors_of, noted, write_ngram
 from greenasr.pipeline.units import Units
@@ -192,6 +194,34 @@ def tune_decoding(place: Place, part: str, path: Path, name: str, tell: Tell) ->
     return found.to_json()
 
 
+@dataclass(frozen=True, eq=False)
+class Hearing:
+    """The network of a row's packed file: the runtime's, or torch's."""
+
+    network: Acoustic | Tdnnf
+
+    @classmethod
+    def of(cls, place: Place, path: Path) -> Hearing:
+        """On the engine that the recipe has for packed rows, see `engines.engine_of_row`."""
+        packed = engines.read(path)
+        if engines.engine_of_row(packed, place.recipe.decode.engine) == "torch":
+            return cls(load_acoustic(path).model)
+        return cls(engines.acoustic(path, packed)[0])
+
+    @property
+    def engine(self) -> Engine:
+        """What runs it."""
+        return "torch" if isinstance(self.network, Tdnnf) else "runtime"
+
+    def logits(self, task: Chain, name: str, tell: Tell) -> Mapping[str, Any]:
+        """Logits (T', C) of a set's utterances."""
+        told = noted(tell, f"{name}: network")
+        if isinstance(self.network, Tdnnf):
+            return task.logits(self.network, name, told)
+        with engines.on_one_core():
+            return task.heard(self.network.logits, name, told)
+
+
 def list_length(place: Place, row: str) -> int:
     """Hypotheses an utterance: a list where the row is rescored, else the best path alone, far faster."""
     return place.recipe.decode.nbest if row in place.recipe.lm.rows else 1
@@ -207,13 +237,13 @@ def decode(
     RTF is of one core: seconds of work for a second of speech, of the network, of the search for the best
     path, and of lattices and lists.
     """
-    saved, sets = load_acoustic(path), {}
+    hearing, sets = Hearing.of(place, path), {}
     decoder, length = make_decoder(place, part, tuned), list_length(place, path.parent.name)
     for name in place.decoded_sets(part):
         task = listening(place, part, name)
         store, ids = task.stores[name], task.ids[name]
         began = time.process_time()
-        logits = task.logits(saved.model, name, noted(tell, f"{name}: network"))
+        logits = hearing.logits(task, name, tell)
         network = time.process_time() - began
         began = time.process_time()
         best = [_best(decoder, each, f"{path}: {name}, '{utt_id}'") for utt_id, each in logits.items()]
@@ -242,6 +272,7 @@ def decode(
     return {
         "sets": {name: found for name, found in sets.items() if name in tests},
         "others": {name: found for name, found in sets.items() if name not in tests},
+        "engine": hearing.engine,
     }
 
 

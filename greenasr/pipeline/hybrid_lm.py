@@ -33,8 +33,9 @@ from greenasr.decode.arpa import read_arpa
 from greenasr.decode.nbest import read_nbest, write_nbest
 from greenasr.decode.ngram import NGram
 from greenasr.models.dropout import set_dropout_
-from greenasr.pipeline import lm
-from greenasr.pipeline.models import Saved, load
+from greenasr.pipeline import engines, lm
+from greenasr.pipeline.engines import LanguageScorer
+from greenasr.pipeline.models import load
 from greenasr.pipeline.place import AnyPlace, Tell, errors_of
 from greenasr.pipeline.plans import read_costs
 from greenasr.pipeline.rescoring import scorer
@@ -155,27 +156,32 @@ def _ngram(place: AnyPlace, part: str) -> NGram:
     return read_arpa(place.run / part / "ngram" / "lm.arpa.gz")
 
 
-def _known(saved: Saved | None) -> Vocabulary | None:
+def _known(model: LanguageScorer | None) -> Vocabulary | None:
     """Words that the model knows; None, hence those of the n-gram, where every word has pieces."""
-    return saved.tokenizer if saved is not None and isinstance(saved.tokenizer, Vocabulary) else None
+    return model.tokenizer if model is not None and isinstance(model.tokenizer, Vocabulary) else None
+
+
+def _scorer(place: AnyPlace, part: str, model: str) -> LanguageScorer:
+    """One of a part's language models, on the engine of such rows."""
+    path = place.run / part / "lm" / model / "model.packed"
+    return engines.language_model_of_row(path, place.recipe.decode.engine)
 
 
 def _tune(place: AnyPlace, other: str, seed: int, name: str, folder: Path, tell: Tell) -> dict[str, Any]:
-    saved = load(place.run / other / "lm" / "float" / "model.packed")
-    return tuned_weights(place, other, seed, name, saved, tell)
+    return tuned_weights(place, other, seed, name, _scorer(place, other, "float"), tell)
 
 
 def tuned_weights(
-    place: AnyPlace, other: str, seed: int, name: str, saved: Saved | None, tell: Tell
+    place: AnyPlace, other: str, seed: int, name: str, model: LanguageScorer | None, tell: Tell
 ) -> dict[str, Any]:
     """Weights of the fewest errors on all lists of a set of the part ``other``, by that part's models.
 
-    Without a language model ``saved`` they are those of the n-gram alone.
+    Without a language ``model`` they are those of the n-gram alone.
     """
     lists = read_nbest(place.run / other / f"seed{seed}" / "float" / "words" / f"{name}.nbest.jsonl")
-    score = None if saved is None else scorer(lm.task_of(saved, {}), saved, tell, name)
+    score = None if model is None else scorer(model, tell, name)
     found = rescore.run(
-        lists, _ngram(place, other), score, _known(saved), dev=lambda _: True, need_heldout=False, seed=seed,
+        lists, _ngram(place, other), score, _known(model), dev=lambda _: True, need_heldout=False, seed=seed,
         in_first=("ngram",) if place.recipe.ngram_in_first_pass else (),
         tell=lambda what, done, of: tell(done, of, f"{name}: {what}"),
     )  # fmt: skip
@@ -188,7 +194,7 @@ def _rescore(place: AnyPlace, part: str, lists: str, folder: Path, tell: Tell) -
     return {
         model: reordered(
             place, part, folder.parent / lists, folder / model, weights,
-            load(place.run / part / "lm" / model / "model.packed"), tell,
+            _scorer(place, part, model), tell,
         )
         for model in MODELS
     }  # fmt: skip
@@ -200,19 +206,19 @@ def reordered(
     lists: Path,
     out: Path,
     weights: Mapping[str, float],
-    saved: Saved | None,
+    model: LanguageScorer | None,
     tell: Tell,
 ) -> dict[str, Any]:
     """All utterances of a part's test sets by ``weights``, from the folder ``lists`` into ``out``."""
     ngram, sets, seconds = _ngram(place, part), {}, 0.0
     for name in place.test_ids(part):
         first = read_nbest(lists / f"{name}.nbest.jsonl")
-        score = None if saved is None else scorer(lm.task_of(saved, {}), saved, tell, name)
-        found = rescore.run(first, ngram, score, _known(saved), weights=weights)
+        score = None if model is None else scorer(model, tell, name)
+        found = rescore.run(first, ngram, score, _known(model), weights=weights)
         errors = errors_of(place.store_of(part, name), found.nbest)
         write_nbest(out / f"{name}.nbest.jsonl", found.nbest)
         write_atomic(out / f"{name}.errors.jsonl", to_jsonl(errors))
         changed = sum(a.hyps[0] != b.hyps[0] for a, b in zip(first, found.nbest, strict=True))
         sets[name] = {"wer": wer(errors), "changed": changed}
         seconds += found.seconds.get("lm", 0.0)
-    return {"sets": sets, "seconds": seconds}
+    return {"sets": sets, "seconds": seconds, "engine": None if model is None else model.engine}

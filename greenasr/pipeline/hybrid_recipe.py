@@ -80,7 +80,8 @@ class DecodeSettings:
 
     With ``arpa``, a file relative to ``--data``, the graph is of that n-gram instead.
     Acoustic scale and word penalty are tuned with the manual network, on the split dev, or where there are
-    folds on another part's fold, unless ``tune`` is false.
+    folds on another part's fold, unless ``tune`` is false.  ``engine`` "runtime" hears the words of packed
+    rows as they ship, rows in full precision run in torch; "torch" is for all.
     """
 
     order: int = 3
@@ -91,6 +92,7 @@ class DecodeSettings:
     nbest: int = 20
     acoustic_scale: float = 1.0
     word_penalty: float = 0.0
+    engine: str = "runtime"
 
 
 @dataclass(frozen=True)

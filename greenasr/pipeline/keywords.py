@@ -20,6 +20,7 @@ import torch
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.data import clips
 from greenasr.data.clip_augment import noise_powers
+from greenasr.data.clip_features import BACKGROUND, seen, stored
 from greenasr.data.corpora import load_cuts, save_cuts
 from greenasr.data.feature_store import FeatureStore, extract
 from greenasr.data.features import RATE, SHIFT, Feats, Features
@@ -29,15 +30,17 @@ from greenasr.data.readers import commands
 from greenasr.data.readers.rows import cut_sets
 from greenasr.decode.nbest import NBest
 from greenasr.models.matchboxnet import MatchboxNet
-from greenasr.pipeline import end_to_end, rows
+from greenasr.pipeline import end_to_end, engines, rows
 from greenasr.pipeline.ctc_recipe import CtcRow
 from greenasr.pipeline.end_to_end import Kind, ids_of, separable
-from greenasr.pipeline.keyword_models import KeywordUnits, load_keyword_model
+from greenasr.pipeline.engines import Classifier
+from greenasr.pipeline.keyword_models import load_keyword_model
 from greenasr.pipeline.keywords_recipe import KeywordRecipe
 from greenasr.pipeline.place import SpeechPlace, Tell, make_corpus, make_features, noted
 from greenasr.pipeline.run import Stage
+from greenasr.pipeline.units import KeywordUnits
 from greenasr.roles import BitMap, Compressor
-from greenasr.tasks.keywords import BACKGROUND, Clips, Keywords, seen, stored
+from greenasr.tasks.keywords import Clips, Keywords
 
 Place = SpeechPlace[KeywordRecipe]
 NOISE, GENERATED = "background", "generated"  # cuts and features beside the splits' own
@@ -169,7 +172,7 @@ def _network(place: Place, part: str, row: CtcRow, task: Keywords, seed: int) ->
     """
     torch.manual_seed(seed)
     model = MatchboxNet(place.recipe.settings_of(row, len(task.words), seed))
-    heard = seen(task.clips["train"].feats[:HEARD].float(), task.features, task.band)
+    heard = task.seen(task.clips["train"].feats[:HEARD].float())
     first: Any = model.prologue.subs[0]
     with torch.no_grad():
         first.depthwise.weight /= heard.std((0, 1)).clamp(min=1e-3)[:, None, None]
@@ -182,24 +185,30 @@ def _compressor(row: CtcRow, bit_map: BitMap, folder: Path, total: int) -> Compr
 
 
 def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[list[NBest], dict[str, Any]]:
-    """The likeliest words of every clip of a set; RTF is the network's on one core."""
-    saved, store = load_keyword_model(path), place.store_of(part, name)
-    units, ids = saved.units, _known(store, ids_of(place, part, name), place)
+    """The likeliest words of every clip of a set; RTF is the network's on one core, a clip at a time."""
+    packed, told = engines.read(path), noted(tell, name)
+    engine = engines.engine_of_row(packed, place.recipe.decode.engine)
+    network, units = engines.keywords(path, packed, engine)
+    store = place.store_of(part, name)
+    ids = _known(store, ids_of(place, part, name), place)
     heard = Clips.of(store, ids, units.frames, units.every)
     task = Keywords({name: heard}, units.words, units.features, torch.zeros(0), band=units.band)
-    rtf = real_time_factor(saved.model, heard, units)
-    model = saved.model.to(place.device)
-    return task.nbest(model, name, place.recipe.decode.nbest, noted(tell, name)), {"rtf": rtf}
+    with engines.on_one_core():
+        rtf = real_time_factor(network, heard, units)
+    if engine == "runtime":
+        logprobs = task.heard(network, name, told)
+    else:
+        logprobs = task.logprobs(load_keyword_model(path).model.to(place.device), name, told)
+    return task.nbest(logprobs, name, place.recipe.decode.nbest), {"rtf": rtf, "engine": engine}
 
 
-def real_time_factor(model: MatchboxNet, heard: Clips, units: KeywordUnits) -> float:
+def real_time_factor(network: Classifier, heard: Clips, units: KeywordUnits) -> float:
     """Seconds of one core for a second of sound, one clip at a time."""
-    feats = [seen(each[None].float(), units.features, units.band) for each in heard.feats[:TIMED]]
-    with torch.no_grad():
-        model(feats[0], None)
-        began = time.process_time()
-        for each in feats:
-            model(each, None)
+    feats = [seen(each, units.features, units.band) for each in heard.feats[:TIMED].float().numpy()]
+    network.logits(feats[0])
+    began = time.process_time()
+    for each in feats:
+        network.logits(each)
     return (time.process_time() - began) / (len(feats) * units.frames * SHIFT / RATE)
 
 

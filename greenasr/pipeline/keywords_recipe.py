@@ -14,6 +14,7 @@ from typing import Any
 from greenasr.compress.fit import Training
 from greenasr.data.augment import SpecAugment
 from greenasr.data.clip_augment import ClipAugment
+from greenasr.data.clip_features import BACKGROUND
 from greenasr.data.clips import FRAMES
 from greenasr.data.readers.commands import BACKGROUND as NOISE
 from greenasr.models.matchboxnet import MatchboxNetConfig
@@ -27,7 +28,6 @@ from greenasr.pipeline.speech_recipe import (
     load_speech,
     plain,
 )
-from greenasr.tasks.keywords import BACKGROUND
 from greenasr.tasks.networks import configure
 
 NETWORK = "matchboxnet"
@@ -102,9 +102,13 @@ class KeywordTask:
 
 @dataclass(frozen=True)
 class ListSettings:
-    """How many words a clip's list holds; what rows of recognisers share beside it is not used here."""
+    """How many words a clip's list holds, and the engine of packed rows, as in recipes of hybrids.
+
+    What rows of recognisers share beside that is not used here.
+    """
 
     nbest: int = 5
+    engine: str = "runtime"
     order: int = field(default=0, init=False)
     arpa: str = field(default="", init=False)
 

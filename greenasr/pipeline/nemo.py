@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from greenasr.data.features import Features
 from greenasr.data.text import Letters
-from greenasr.pipeline.keyword_models import KeywordUnits
 from greenasr.pipeline.nemo_archive import read_nemo
-from greenasr.pipeline.units import Labels
+from greenasr.pipeline.units import KeywordUnits, Labels
 from greenasr.tasks.networks import build
 
 IGNORED = ("preprocessor.", "spec_augment", "crop_or_pad", "loss.", "_loss.", "wer.", "_wer.", "_accuracy.")

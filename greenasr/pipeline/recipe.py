@@ -18,6 +18,7 @@ from typing import Any
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
+from greenasr.pipeline.engines import check_engine
 from greenasr.pipeline.sections import make, older, read_toml
 from greenasr.tasks.networks import configure
 
@@ -146,7 +147,8 @@ class Lists:
 
     ``rank`` names the sets that have no scores: theirs are -log(rank).  ``refs_in_training``: the references
     of one utterance in four join the training text so many times over, and those utterances are not scored;
-    ``refs_from`` names the sets that give theirs, all when empty.
+    ``refs_from`` names the sets that give theirs, all when empty.  ``engine`` "runtime" scores with packed
+    rows as they ship, rows in full precision run in torch; "torch" is for all.
     """
 
     sets: tuple[str, ...] = ()
@@ -154,9 +156,11 @@ class Lists:
     refs_in_training: int = 0
     refs_from: tuple[str, ...] = ()
     generate: int = 400
+    engine: str = "runtime"
 
     def __post_init__(self) -> None:
-        """Refuse sets that are not listed."""
+        """Refuse sets that are not listed, and engines that there are not."""
+        check_engine(self.engine, "[rescore] engine")
         for key, names in (("rank", self.rank), ("refs_from", self.refs_from)):
             if unknown := set(names) - set(self.sets):
                 raise ValueError(f"[rescore] {key} names '{min(unknown)}', which sets does not list.")

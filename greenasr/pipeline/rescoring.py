@@ -20,11 +20,10 @@ from greenasr.data.files import read_json, write_json
 from greenasr.decode import rescore
 from greenasr.decode.nbest import NBest, read_nbest, write_nbest
 from greenasr.decode.ngram import NGram
-from greenasr.pipeline.models import Saved
+from greenasr.pipeline.engines import LanguageScorer
 from greenasr.pipeline.recipe import Lists
 from greenasr.score.errors import bootstrap_ci95, wer
 from greenasr.score.significance import Mapsswe, difference_ci95, mapsswe
-from greenasr.tasks.language_model import LanguageModel
 
 Tell = Callable[[int, int, str], None]
 
@@ -60,8 +59,7 @@ def training_refs(lists: Lists, folder: Path | None) -> list[list[str]]:
 def rescore_sets(
     lists: Lists,
     folder: Path | None,
-    saved: Saved,
-    task: LanguageModel,
+    model: LanguageScorer,
     ngram: NGram,
     out: Path,
     float_out: Path | None,
@@ -77,9 +75,7 @@ def rescore_sets(
     for name, entries in read_sets(lists, folder).items():
         kept = [e for e in entries if not lists.gives(name, e.id)]
         weights = None if float_out is None else read_json(float_out / f"{name}.weights.json")["weights"]
-        found = rescore.run(
-            kept, ngram, scorer(task, saved, tell, name), weights=weights, tell=_parts(tell, name)
-        )
+        found = rescore.run(kept, ngram, scorer(model, tell, name), weights=weights, tell=_parts(tell, name))
         write_nbest(out / f"{name}.jsonl", found.nbest)
         write_json(out / f"{name}.weights.json", found.to_json())
         seconds += found.seconds["lm"]
@@ -100,13 +96,13 @@ def rescore_sets(
             result |= {"against_float": asdict(against), "difference_ci95": [low, high]}
             mark += {"a": "*", "b": "+"}.get(against.better or "", "")
         results[name] = result | {"mark": mark}
-    return {"sets": results, "seconds_eval": seconds}
+    return {"sets": results, "seconds_eval": seconds, "engine": model.engine}
 
 
-def scorer(task: LanguageModel, saved: Saved, tell: Tell, name: str) -> rescore.Score:
+def scorer(model: LanguageScorer, tell: Tell, name: str) -> rescore.Score:
     """The model as rescoring asks for it; progress under the set's name."""
-    return lambda sentences: task.hypothesis_logprobs(
-        saved.model, sentences, lambda done, of: tell(done, of, f"{name}: neural LM")
+    return lambda sentences: model.hypothesis_logprobs(
+        sentences, lambda done, of: tell(done, of, f"{name}: neural LM")
     )
 
 

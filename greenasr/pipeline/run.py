@@ -29,6 +29,7 @@ import torch
 
 from greenasr.data.files import read_json, write_json
 from greenasr.pipeline import together
+from greenasr.runtime.kernels import native
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, of, note
 RESULT = "result.json"
@@ -125,6 +126,7 @@ def run_stages(
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: expected 1 or more stages at a time.")
     if jobs == 1 or together.size() > 1:
+        _use_threads(torch.get_num_threads())
         return {stage.name: run_stage(stage, run, tell) for stage in _in_order(stages)}
     done: dict[str, dict[str, Any]] = {}
     waiting = list(_in_order(stages))
@@ -192,7 +194,7 @@ def _begin_worker(threads: int, parent: int, news: Any) -> None:
     global _news
     _news = news
     news.cancel_join_thread()
-    torch.set_num_threads(threads)
+    _use_threads(threads)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -200,6 +202,13 @@ def _begin_worker(threads: int, parent: int, news: Any) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _use_threads(threads: int) -> None:
+    """So many for torch and for the runtime."""
+    torch.set_num_threads(threads)
+    if native.available():
+        native.set_threads(min(threads, native.cores()))
 
 
 def _tell_parent(stage: str, done: int, of: int, note: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 KINDS |= {"tuple": (list,), "Mapping": (dict,)}
+NEWER = (("precision", "float32"), ("engine", "runtime"))  # settings that runs may be older than, at defaults
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -46,8 +47,8 @@ def make(cls: type[T], value: Any, section: str) -> T:
 def older(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe as JSON takes it, where runs that are older than a setting have its default.
 
-    >>> older({"train": {"lr": 1.0, "precision": "float32"}, "title": "t"})
-    {'train': {'lr': 1.0}, 'title': 't'}
+    >>> older({"train": {"lr": 1.0, "precision": "float32"}, "decode": {"engine": "runtime"}, "title": "t"})
+    {'train': {'lr': 1.0}, 'decode': {}, 'title': 't'}
     """
     found = {key: older(value) if isinstance(value, dict) else value for key, value in recipe.items()}
-    return {key: value for key, value in found.items() if (key, value) != ("precision", "float32")}
+    return {key: value for key, value in found.items() if (key, value) not in NEWER}

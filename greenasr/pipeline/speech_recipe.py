@@ -15,6 +15,7 @@ from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
 from greenasr.data.generated_splits import parts_of
 from greenasr.ops.bits import WIDTHS
+from greenasr.pipeline.engines import check_engine
 from greenasr.pipeline.recipe import PLANNED, Compress, Row, Windows, check_average, check_model
 from greenasr.pipeline.sections import make, older, read_toml
 
@@ -151,6 +152,11 @@ class DecodeSection(Protocol):
         """Length of lists."""
         ...
 
+    @property
+    def engine(self) -> str:
+        """What hears the words of packed rows."""
+        ...
+
 
 class SpeechRecipe(Protocol):
     """What every recipe of recognisers has."""
@@ -239,6 +245,7 @@ def load_speech(
             lm=_language_model(value.pop("lm", {})),
             **made,
         )
+        check_engine(found.decode.engine, "[decode] engine")
         check(found)
     except KeyError as error:
         raise ValueError(f"{path}: {error.args[0]} is missing; every recipe has it.") from None

@@ -19,18 +19,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from greenasr.data.clip_features import BACKGROUND, seen, stored
 from greenasr.data.clips import quiet
 from greenasr.data.feature_stream import FeatureStream
 from greenasr.data.features import RATE, SHIFT, Feats
 from greenasr.data.streams import Samples
-from greenasr.pipeline.keyword_models import SavedKeywords
-from greenasr.tasks.keywords import BACKGROUND, seen, stored
+from greenasr.decode.transducer import log_softmax
+from greenasr.pipeline.engines import Classifier
+from greenasr.pipeline.units import KeywordUnits
 
 FRAME = SHIFT / RATE  # seconds
 LONGEST = 1.0  # seconds of one word
-AT_ONCE = 128  # windows
+AT_ONCE = 128  # windows whose features are held
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,15 @@ class Spotted:
 
 
 def keywords_in(
-    saved: SavedKeywords,
+    network: Classifier,
+    units: KeywordUnits,
     blocks: Iterable[Samples],
     rate: int,
     source: str,
     settings: Spotting | None = None,
 ) -> Iterator[Spotted]:
     """Words of a sound of any length, as soon as they are certain."""
-    spotter = Spotter(saved, rate, source, settings or Spotting())
+    spotter = Spotter(network, units, rate, source, settings or Spotting())
     for block in blocks:
         yield from spotter.push(block)
     yield from spotter.end()
@@ -89,9 +91,8 @@ def keywords_in(
 class Spotter:
     """One source: samples in pieces of any size in, words out."""
 
-    def __init__(self, saved: SavedKeywords, rate: int, source: str, settings: Spotting):
-        self.saved, self.source, self.settings = saved, source, settings
-        units = saved.units
+    def __init__(self, network: Classifier, units: KeywordUnits, rate: int, source: str, settings: Spotting):
+        self.network, self.units, self.source, self.settings = network, units, source, settings
         self.stored = stored(units.features)
         self.stream = FeatureStream(self.stored, rate)
         self.hop = max(1, round(settings.hop / FRAME))
@@ -113,7 +114,7 @@ class Spotter:
 
     def _next(self, feats: Feats, last: bool) -> list[Spotted]:
         self.kept = np.concatenate([self.kept, feats])
-        frames, found = self.saved.units.frames, []
+        frames, found = self.units.frames, []
         if not len(self.kept) or not (self.begun or last or len(self.kept) >= self.before):
             return []
         if not self.begun:
@@ -122,7 +123,7 @@ class Spotter:
             self.kept = np.concatenate([self.kept, self._around(self.before + self.hop)])
         while (count := min(AT_ONCE, (len(self.kept) - frames) // self.hop + 1)) > 0:
             starts = self.hop * np.arange(count)
-            windows = self.kept[starts[:, None] + np.arange(0, frames, self.saved.units.every)]
+            windows = self.kept[starts[:, None] + np.arange(0, frames, self.units.every)]
             for start, posterior in zip(starts, self._posteriors(windows), strict=True):
                 self.last.append(posterior)
                 middle = float(self.at + start - self.before + frames / 2) * FRAME
@@ -139,16 +140,16 @@ class Spotter:
 
     def _posteriors(self, windows: Feats) -> np.ndarray:
         """Of every word, without that of no word, (windows, C)."""
-        units = self.saved.units
-        with torch.no_grad():
-            logits = self.saved.model(seen(torch.from_numpy(windows), units.features, units.band), None)
-        if not bool(torch.isfinite(logits).all()):
+        units = self.units
+        logits = np.stack([self.network.logits(each) for each in seen(windows, units.features, units.band)])
+        if not np.isfinite(logits).all():
             raise ValueError(f"{self.source}: the network's outputs are not finite: train it again.")
         words = [word != BACKGROUND for word in units.words]
-        return logits.softmax(1)[:, words].double().numpy()
+        found: np.ndarray = np.exp(log_softmax(logits)[:, words]).astype(np.float64)
+        return found
 
     def _named(self, runs: list[tuple[float, int, float]]) -> list[Spotted]:
-        words = [word for word in self.saved.units.words if word != BACKGROUND]
+        words = [word for word in self.units.words if word != BACKGROUND]
         return [Spotted(self.source, words[k], max(0.0, time), p) for time, k, p in runs]
 
 

@@ -27,7 +27,7 @@ from greenasr.data.text import read_sentences, tokenizer_from_json
 from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.models.dropout import set_dropout_
-from greenasr.pipeline import lm
+from greenasr.pipeline import engines, lm
 from greenasr.pipeline.models import load, span_weights
 from greenasr.pipeline.plans import read_bit_map, read_costs
 from greenasr.pipeline.recipe import METHODS, PLANNED, Recipe, Row
@@ -264,10 +264,10 @@ def _search(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
 def _rescore(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
     lists = place.recipe.rescore
     assert lists is not None
-    saved = load(place.run / row.name / "model.packed")
+    model = engines.language_model_of_row(place.run / row.name / "model.packed", lists.engine)
     ngram = read_arpa(place.run / "ngram" / "lm.arpa.gz")
     base = None if row.name == "float" else place.run / "rescore-float"
-    return rescore_sets(lists, place.nbest, saved, lm.task_of(saved, {}), ngram, folder, base, tell)
+    return rescore_sets(lists, place.nbest, model, ngram, folder, base, tell)
 
 
 def _describe(recipe: Recipe, parameters: int) -> str:

@@ -25,9 +25,8 @@ from greenasr.data.augment import SpecAugment
 from greenasr.data.feature_store import FeatureStore
 from greenasr.decode.nbest import NBest
 from greenasr.decode.transducer import decode_transducer, transducer_nbest
-from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.models.rnnt import Rnnt, RnntConfig
-from greenasr.pipeline import end_to_end, rows
+from greenasr.pipeline import end_to_end, engines, rows
 from greenasr.pipeline.convergence import Watched, read_wgtc
 from greenasr.pipeline.end_to_end import Kind, ids_of, tokenizer_of
 from greenasr.pipeline.place import SpeechPlace, Tell, noted
@@ -110,17 +109,23 @@ def _hear(place: Place, part: str, name: str, path: Path, tell: Tell) -> tuple[l
 
     RTF is of one core: seconds of work for a second of speech, utterance by utterance.
     """
-    saved, search = load_transducer(path), place.recipe.decode.search()
+    packed, search = engines.read(path), place.recipe.decode.search()
+    engine = engines.engine_of_row(packed, place.recipe.decode.engine)
+    network, units = engines.transducer(path, packed, engine)
     store, ids = place.store_of(part, name), ids_of(place, part, name)
-    task = Transduction({name: store}, saved.units.tokenizer, {name: ids}, place.recipe.task.frames)
-    hear = partial(decode_transducer, RnntOnArrays(saved.model), search=search)
-    rtf = real_time_factor(hear, store, ids[:TIMED])
-    found = task.decode(saved.model.to(place.device), name, search, noted(tell, f"{name}: search"))
+    task = Transduction({name: store}, units.tokenizer, {name: ids}, place.recipe.task.frames)
+    with engines.on_one_core():
+        rtf = real_time_factor(partial(decode_transducer, network, search=search), store, ids[:TIMED])
+    told = noted(tell, f"{name}: search")
+    if engine == "runtime":
+        found = task.heard(network, name, search, told)
+    else:
+        found = task.decode(load_transducer(path).model.to(place.device), name, search, told)
     lists = [
         transducer_nbest(utt_id, store.texts[store.place[utt_id]], hyps, task.words)
         for utt_id, hyps in found.items()
     ]
-    return lists, {"rtf": rtf}
+    return lists, {"rtf": rtf, "engine": engine}
 
 
 def real_time_factor(

@@ -51,7 +51,7 @@ class DecodeSettings:
 
     With ``order`` above 0 lists are also rescored by an n-gram of the training transcripts, or the one in the
     file ``arpa``, relative to ``--data``; its weight is tuned with the float row on the split dev, or where
-    there are folds on another part's fold.
+    there are folds on another part's fold.  ``engine`` is that of packed rows, as in recipes of hybrids.
     """
 
     beam: int = 8
@@ -61,6 +61,7 @@ class DecodeSettings:
     ilm_scale: float = 0.0
     order: int = 0
     arpa: str = ""
+    engine: str = "runtime"
 
     def search(self) -> BeamSearch:
         """The search; ValueError for one that finds nothing."""

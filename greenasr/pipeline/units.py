@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from greenasr.data.clip_features import BACKGROUND
+from greenasr.data.clips import FRAMES
 from greenasr.data.features import Features
 from greenasr.data.lexicon import Lexicon
 from greenasr.data.text import Tokenizer, tokenizer_from_json
 from greenasr.decode.context import PdfMap
 
 HYBRID, TRANSDUCER = "greenasr hybrid units 1", "greenasr transducer units 1"
+KEYWORDS = "greenasr keyword units 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +70,57 @@ class Labels:
         return cls(Features.from_json(value["features"]), tokenizer_from_json(value["tokenizer"]))
 
 
+@dataclass(frozen=True)
+class KeywordUnits:
+    """What stands before and behind the network: features in, and the word of every output.
+
+    ``frames`` is how long a clip it was trained on, 100 a second, of which it sees every ``every``-th, and
+    of those nothing above ``band`` Hz, if that is not 0.
+    """
+
+    features: Features
+    words: tuple[str, ...]
+    frames: int = FRAMES
+    every: int = 1
+    band: float = 0.0
+
+    @property
+    def has_background(self) -> bool:
+        """Whether one output says that there is no word."""
+        return BACKGROUND in self.words
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that `from_json` reads back."""
+        return {
+            "format": KEYWORDS,
+            "features": self.features.to_json(),
+            "words": list(self.words),
+            "frames": self.frames,
+            "every": self.every,
+            "band": self.band,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> KeywordUnits:
+        """Read what `to_json` wrote."""
+        if value.get("format") != KEYWORDS:
+            raise ValueError(f"its units are not '{KEYWORDS}'")
+        words, length = tuple(map(str, value["words"])), (int(value["frames"]), int(value["every"]))
+        return cls(Features.from_json(value["features"]), words, *length, float(value.get("band", 0.0)))
+
+
 def check_outputs(path: str | Path, outputs: int, labels: Labels) -> None:
     """Refuse a transducer whose outputs are not its tokenizer's ids and a blank."""
     if outputs != labels.tokenizer.size + 1:
         raise ValueError(
             f"{path}: {outputs} outputs, but a tokenizer of {labels.tokenizer.size} ids beside the blank: "
             "pack it again with the tokenizer that it was trained with."
+        )
+
+
+def check_classes(path: str | Path, outputs: int, units: KeywordUnits) -> None:
+    """Refuse a keyword model whose outputs are not its words."""
+    if outputs != len(units.words):
+        raise ValueError(
+            f"{path}: {outputs} outputs for {len(units.words)} words: pack it again with its own words."
         )

@@ -43,6 +43,8 @@ from greenasr.tasks.speech import (
 )
 
 Progress = Callable[[int, int], None]  # done, of
+Floats = NDArray[np.float32]
+Hear = Callable[[Floats, Floats | None], Floats]  # features (T, F), i-vector (I,) -> logits (T', C)
 COPY = re.compile(r"sp(\d+\.\d+)-(.+)")  # as `data.feature_store` names copies at other speeds
 UNALIGNED = -100  # frames that cross-entropy leaves out
 
@@ -141,6 +143,17 @@ class Chain:
                 if progress is not None:
                     progress(len(found), len(chosen))
         return {utt_id: found[utt_id] for utt_id in chosen}
+
+    def heard(self, hear: Hear, split: str, progress: Progress | None = None) -> dict[str, Floats]:
+        """The same by a network on arrays, an utterance at a time."""
+        store, found = store_of(self, split), {}
+        chosen = list(self.ids.get(split, store.ids))
+        for utt_id in chosen:
+            vector = None if self.ivectors is None else self.ivectors[utt_id]
+            found[utt_id] = hear(store[utt_id], vector)
+            if progress is not None:
+                progress(len(found), len(chosen))
+        return found
 
     def _terms(
         self, model: AcousticModel, batch: SpeechBatch, twice: bool

@@ -14,27 +14,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from greenasr.data.clip_augment import ClipAugment, bins_below, moved_by
+from greenasr.data.clip_augment import ClipAugment, moved_by
+from greenasr.data.clip_features import BACKGROUND, seen
 from greenasr.data.clips import FRAMES, second_of
 from greenasr.data.feature_store import FeatureStore
-from greenasr.data.features import Features
-from greenasr.data.spectrum import cepstra
+from greenasr.data.features import Feats, Features
 from greenasr.decode.nbest import NBest
+from greenasr.decode.transducer import log_softmax
 from greenasr.tasks.speech import evaluating
 
-BACKGROUND = "_background_"
 AWAY = 0.6
 NOTHING = -30.0  # a log-mel energy below any
-EMPTY = -16.0  # the one of a band without sound
 QUIET, LOUD = -60.0, 0.0  # dB, mean level of background noise
 Progress = Callable[[int, int], None]
+
+
+class Classifier(Protocol):
+    """A network that says what a clip is, of arrays: the runtime's, or torch's behind `models.on_arrays`."""
+
+    def logits(self, feats: Feats) -> Feats:
+        """One clip (T, F) -> (C,), not normalised."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +138,7 @@ class Keywords:
                 extra = self._background(feats, generator)
                 feats = torch.cat([self.augment(feats, self.noise, generator), extra])
                 classes = torch.cat([classes, torch.full((len(extra),), len(self.words) - 1)])
-            yield KeywordBatch(seen(feats, self.features, self.band), classes)
+            yield KeywordBatch(self.seen(feats), classes)
 
     def n_batches(self, split: str) -> int:
         """How many batches a pass has."""
@@ -161,20 +168,32 @@ class Keywords:
         found = []
         with evaluating(model) as device:
             for chosen in torch.arange(len(clips)).split(256):
-                feats = seen(clips.feats[chosen].float(), self.features, self.band)
+                feats = self.seen(clips.feats[chosen].float())
                 logits = model(feats.to(device), None).float()
                 found.append(logits[:, said].log_softmax(1).cpu().numpy())
                 if progress is not None:
                     progress(int(chosen[-1]) + 1, len(clips))
         return np.concatenate(found)
 
-    def nbest(self, model: Any, split: str, n: int = 5, progress: Progress | None = None) -> list[NBest]:
-        """The ``n`` likeliest words of every clip, with ln p."""
+    def heard(self, network: Classifier, split: str, progress: Progress | None = None) -> np.ndarray:
+        """The same by a network that hears a clip at a time, of either engine."""
+        clips, said = self._clips(split), [word != BACKGROUND for word in self.words]
+        found = np.empty((len(clips), sum(said)), np.float32)
+        for at, feats in enumerate(clips.feats.float().numpy()):
+            found[at] = log_softmax(network.logits(seen(feats, self.features, self.band))[said])
+            if progress is not None:
+                progress(at + 1, len(clips))
+        return found
+
+    def seen(self, feats: Tensor) -> Tensor:
+        """What networks see of log-mel energies, (N, T, F)."""
+        return torch.from_numpy(seen(feats.numpy(), self.features, self.band))
+
+    def nbest(self, logprobs: np.ndarray, split: str, n: int = 5) -> list[NBest]:
+        """The ``n`` likeliest words of every clip, with ln p, of ``logprobs`` (U, C)."""
         clips, lists = self._clips(split), []
         words = [word for word in self.words if word != BACKGROUND]
-        for utt_id, ref, row in zip(
-            clips.ids, clips.words, self.logprobs(model, split, progress), strict=True
-        ):
+        for utt_id, ref, row in zip(clips.ids, clips.words, logprobs, strict=True):
             best = np.argsort(-row, kind="stable")[:n]
             lists.append(
                 NBest(utt_id, ref, tuple(words[k] for k in best), tuple(float(row[k]) for k in best))
@@ -214,29 +233,3 @@ def check_words(split: str, clips: Clips, words: Sequence[str]) -> None:
                 f"clip '{utt_id}' of {split} says '{word}', which is none of the {len(words)} words that are "
                 f"trained ({some}, …): take it out, or give training clips of it."
             )
-
-
-def stored(features: Features) -> Features:
-    """What is kept of sound for a network with these features: `seen` makes them of any part of it.
-
-    ValueError for CMVN that parts do not have.
-    """
-    if features.cmvn not in ("utterance", "none"):
-        raise ValueError(
-            f'features with cmvn \'{features.cmvn}\' are not for clips: train with "utterance" or "none".'
-        )
-    kind = "fbank" if features.kind == "mfcc" else features.kind
-    return Features(kind, features.bins, "none")
-
-
-def seen(feats: Tensor, features: Features, band: float = 0.0) -> Tensor:
-    """The network's features of those `stored`, (N, T, F): cepstra of log-mel energies, behind CMVN.
-
-    With a ``band`` in Hz nothing is above it, whatever the sound's own rate.
-    """
-    if band:
-        kept = bins_below(band, features.bins)
-        feats = torch.cat([feats[..., :kept], torch.full_like(feats[..., kept:], EMPTY)], -1)
-    if features.kind == "mfcc":
-        feats = feats @ torch.from_numpy(cepstra(features.bins)).to(feats.device)
-    return feats - feats.mean(1, keepdim=True) if features.cmvn == "utterance" else feats

@@ -30,7 +30,7 @@ from greenasr.data.feature_store import FeatureStore
 from greenasr.data.speech_batches import SpeechBatch, speech_batches
 from greenasr.data.text import Tokenizer
 from greenasr.decode.labels import words_of
-from greenasr.decode.transducer import BLANK, Hypothesis, Search, decode_transducer
+from greenasr.decode.transducer import BLANK, Hypothesis, Search, Transducer, decode_transducer
 from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.ops.ctc import ctc_loss
 from greenasr.ops.merged_transducer import merged_rnnt_loss
@@ -136,16 +136,22 @@ class Transduction:
         self, model: Any, split: str, search: Search | None = None, progress: Progress | None = None
     ) -> dict[str, list[Hypothesis]]:
         """Hypotheses of every utterance of a split, best first, by id in the store's order."""
+        with evaluating(model):
+            return self.heard(RnntOnArrays(model), split, search, progress)
+
+    def heard(
+        self, network: Transducer, split: str, search: Search | None = None, progress: Progress | None = None
+    ) -> dict[str, list[Hypothesis]]:
+        """The same by a network of either engine."""
         store = store_of(self, split)
         found: dict[str, list[Hypothesis]] = {}
         chosen = list(self.ids.get(split, store.ids))
-        with evaluating(model):
-            for batch in speech_batches(store, self.frames, ids=chosen):
-                feats, lens = batch.feats.numpy(), batch.feat_lens.numpy()
-                hyps = decode_transducer(RnntOnArrays(model), feats, lens, search)
-                found |= dict(zip(batch.ids, hyps, strict=True))
-                if progress is not None:
-                    progress(len(found), len(chosen))
+        for batch in speech_batches(store, self.frames, ids=chosen):
+            feats, lens = batch.feats.numpy(), batch.feat_lens.numpy()
+            hyps = decode_transducer(network, feats, lens, search)
+            found |= dict(zip(batch.ids, hyps, strict=True))
+            if progress is not None:
+                progress(len(found), len(chosen))
         return {utt_id: found[utt_id] for utt_id in chosen}
 
 

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from greenasr.data.files import read_json
 from greenasr.decode.nbest import read_nbest
@@ -117,11 +119,39 @@ def test_the_search_is_tuned_on_dev_and_every_row_uses_what_was_found(whole: Pla
     decoder = hybrid.make_decoder(whole, ALL, tuned)
     task = hybrid.listening(whole, ALL, "test")
     for name in rows_of(whole.run):
-        logits = task.logits(load_acoustic(home / name / "model.packed").model, "test")
+        hearing = hybrid.Hearing.of(whole, home / name / "model.packed")
+        logits = hearing.logits(task, "test", lambda done, of, note: None)
         for entry in read_nbest(home / name / "words" / "test.nbest.jsonl"):
             best = decoder.best(logits[entry.id])  # a row that nothing rescores has no longer list
             assert entry.hyps == (" ".join(best.words),)
             assert entry.scores == pytest.approx([-best.cost(scale, penalty)], rel=1e-4)
+
+
+def test_packed_rows_say_on_the_runtime_what_they_say_in_torch(whole: Place) -> None:
+    home, decoder = whole.run / "all" / "seed0", hybrid.make_decoder(whole, ALL, {})
+    task = hybrid.listening(whole, ALL, "test")
+    recipe = replace(whole.recipe, decode=replace(whole.recipe.decode, engine="torch"))
+    for name in rows_of(whole.run):
+        path = home / name / "model.packed"
+        result = read_json(home / name / "words" / "result.json")
+        assert result["engine"] == ("torch" if name in ("float", "compact") else "runtime")
+        both = [hybrid.Hearing.of(place, path) for place in (whole, replace(whole, recipe=recipe))]
+        assert [hearing.engine for hearing in both] == [result["engine"], "torch"]
+        found = [hearing.logits(task, "test", lambda done, of, note: None) for hearing in both]
+        for utt_id, logits in found[0].items():
+            assert decoder.best(logits).words == decoder.best(found[1][utt_id]).words
+
+
+def test_a_speaker_who_was_adapted_to_is_heard_by_the_packed_network(whole: Place) -> None:
+    home = whole.run / "all/seed0/hessian-4"
+    assert read_json(home / "lhuc/result.json")["engine"] == "runtime"
+    speakers = torch.load(home / "lhuc" / "test.lhuc.pt")
+    network: Any = hybrid.Hearing.of(whole, home / "model.packed").network
+    tuned = read_json(home.parent / "tune" / "result.json")
+    decoder, store = hybrid.make_decoder(whole, ALL, tuned), whole.store("test")
+    for entry in read_nbest(home / "lhuc" / "test.nbest.jsonl"):
+        own = {layer: r.numpy() for layer, r in speakers[store.speakers[store.place[entry.id]]].items()}
+        assert " ".join(decoder.best(network.logits(store[entry.id], lhuc=own)).words) == entry.hyps[0]
 
 
 def test_a_search_chooses_between_the_admm_rows_of_its_network(whole: Place) -> None:

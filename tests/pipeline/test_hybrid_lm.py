@@ -19,7 +19,7 @@ from greenasr.decode import rescore
 from greenasr.decode.arpa import read_arpa, write_arpa
 from greenasr.decode.kneser_ney import kneser_ney
 from greenasr.decode.nbest import NBest, read_nbest, write_nbest
-from greenasr.pipeline import hybrid_lm, lm
+from greenasr.pipeline import engines, hybrid_lm, lm
 from greenasr.pipeline.hybrid import Place
 from greenasr.pipeline.hybrid_recipe import HybridRecipe, load_hybrid
 from greenasr.pipeline.models import load
@@ -214,14 +214,19 @@ def test_every_utterance_is_in_the_order_of_the_weighted_sum(
 ) -> None:
     home = place.run / "all" / "seed0"
     weights = read_json(home / "lm-weights" / "result.json")["weights"]
-    saved = load(place.run / "all" / "lm" / model / "model.packed")
+    path, engine = (
+        place.run / "all" / "lm" / model / "model.packed",
+        "torch" if model == "float" else "runtime",
+    )
+    assert results["all/seed0/bp-4/rescored"][model]["engine"] == engine
+    saved = load(path)
     ngram = read_arpa(place.run / "all" / "ngram" / "lm.arpa.gz")
     first = {e.id: e for e in read_nbest(home / "bp-4" / "words" / "test.nbest.jsonl")}
     after = read_nbest(home / "bp-4" / "rescored" / model / "test.nbest.jsonl")
     assert [e.id for e in after] == list(first) and len(after) == 60
     best = []
     for entry in first.values():
-        scores = lm.task_of(saved, {}).hypothesis_logprobs(saved.model, [h.split() for h in entry.hyps])
+        scores = engines.language_model(path, engine).hypothesis_logprobs([h.split() for h in entry.hyps])
         known = [sum(word not in saved.tokenizer for word in hyp.split()) for hyp in entry.hyps]  # type: ignore[operator]
         rows = zip(entry.hyps, entry.scores, scores, known, strict=True)
         total = {

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from greenasr.data.clip_features import BACKGROUND
 from greenasr.data.feature_store import FeatureStore
 from greenasr.data.files import read_json
 from greenasr.decode.nbest import read_nbest
+from greenasr.pipeline import engines
 from greenasr.pipeline.keyword_models import load_keyword_model
 from greenasr.pipeline.keywords import Place, make_task, stages
 from greenasr.pipeline.keywords_recipe import load_keywords
 from greenasr.pipeline.run import finished, needed, run_stages
 from greenasr.score.errors import read_errors, wer
 from greenasr.score.significance import permutation_test
-from greenasr.tasks.keywords import BACKGROUND
 
 Call = Callable[..., Any]
 NAMES = ["float", "rt", "rt-bp-8", "rt-kl-5", "none-2"]
@@ -82,10 +83,15 @@ def test_a_packed_model_gives_the_logprobs_that_were_written(spotted: Path, plac
 
     clips = Clips.of(store, None, saved.units.frames, saved.units.every)
     task = Keywords({"test": clips}, saved.units.words, saved.units.features, torch.zeros(0))
+    network, _ = engines.keywords(home / "model.packed", engines.read(home / "model.packed"))
     lists = read_nbest(home / "words" / "test.nbest.jsonl")
-    for entry, again in zip(lists, task.nbest(saved.model, "test", 2), strict=True):
+    exact = task.nbest(task.logprobs(saved.model, "test"), "test", 2)
+    for entry, again, torchs in zip(
+        lists, task.nbest(task.heard(network, "test"), "test", 2), exact, strict=True
+    ):
         assert (entry.id, entry.hyps) == (again.id, again.hyps)
         assert entry.scores == pytest.approx(again.scores, abs=1e-5)
+        assert entry.hyps[0] == torchs.hyps[0] and entry.scores == pytest.approx(torchs.scores, abs=0.1)
 
 
 def test_recorded_noise_is_what_is_mixed_in(spotted: Path, place: Place) -> None:

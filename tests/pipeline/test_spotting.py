@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,14 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from greenasr.pipeline.keyword_models import SavedKeywords, load_keyword_model
+from greenasr.pipeline import engines
+from greenasr.pipeline.keyword_models import load_keyword_model
 from greenasr.pipeline.spotting import Runs, Spotting, keywords_in
+from greenasr.pipeline.units import KeywordUnits
 
 Call = Callable[..., Any]
 Say = Callable[..., NDArray[np.float32]]
+Heard = tuple[engines.Classifier, KeywordUnits]
 PLANTED = [(1.5, "go"), (3.2, "stop"), (4.9, "left"), (6.4, "go")]  # seconds of their middles
 
 
@@ -27,8 +32,8 @@ def model(spotted: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def saved(model: Path) -> SavedKeywords:
-    return load_keyword_model(model)
+def saved(model: Path) -> Heard:
+    return engines.keywords(model, engines.read(model))
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +52,22 @@ def check(found: list[tuple[float, str]]) -> None:
     assert [time for time, _ in found] == pytest.approx([time for time, _ in PLANTED], abs=0.12)
 
 
-def test_planted_words_are_found_at_their_times(saved: SavedKeywords, sound: NDArray[np.float32]) -> None:
-    found = list(keywords_in(saved, [sound], 16_000, "talk"))
+def test_planted_words_are_found_at_their_times(saved: Heard, sound: NDArray[np.float32]) -> None:
+    found = list(keywords_in(*saved, [sound], 16_000, "talk"))
     check([(each.time, each.word) for each in found])
     assert all(0.8 <= each.confidence <= 1 and each.source == "talk" for each in found)
 
 
-def test_pieces_of_any_size_give_the_same_words(saved: SavedKeywords, sound: NDArray[np.float32]) -> None:
-    whole = list(keywords_in(saved, [sound], 16_000, "talk"))
+def test_pieces_of_any_size_give_the_same_words(saved: Heard, sound: NDArray[np.float32]) -> None:
+    whole = list(keywords_in(*saved, [sound], 16_000, "talk"))
     cuts = np.sort(np.random.default_rng(0).integers(0, len(sound), 60))
-    pieces = list(keywords_in(saved, np.split(sound, cuts), 16_000, "talk"))
+    pieces = list(keywords_in(*saved, np.split(sound, cuts), 16_000, "talk"))
     assert [p.word for p in pieces] == [w.word for w in whole]
     assert [p.time for p in pieces] == pytest.approx([w.time for w in whole], abs=1e-4)
     assert [p.confidence for p in pieces] == pytest.approx([w.confidence for w in whole], abs=1e-4)
 
 
-def test_a_word_is_told_soon_after_it_was_said(saved: SavedKeywords, sound: NDArray[np.float32]) -> None:
+def test_a_word_is_told_soon_after_it_was_said(saved: Heard, sound: NDArray[np.float32]) -> None:
     heard = 0
 
     def blocks() -> Any:
@@ -71,17 +76,17 @@ def test_a_word_is_told_soon_after_it_was_said(saved: SavedKeywords, sound: NDAr
             heard = start + 800
             yield sound[start : start + 800]
 
-    late = [heard / 16_000 - each.time for each in keywords_in(saved, blocks(), 16_000, "talk")]
+    late = [heard / 16_000 - each.time for each in keywords_in(*saved, blocks(), 16_000, "talk")]
     assert max(late[:-1]) < 0.3 + 0.25 + 0.2 + 0.1, "half a window, half a run, smoothing, a block"
 
 
-def test_noise_holds_no_word_and_a_clip_shorter_than_a_window_its_own(saved: SavedKeywords, say: Say) -> None:
+def test_noise_holds_no_word_and_a_clip_shorter_than_a_window_its_own(saved: Heard, say: Say) -> None:
     rng = np.random.default_rng(2)
     for level in (0.0, 0.003, 0.1):
         noise = rng.normal(0, level, 5 * 16_000).astype(np.float32) if level else np.zeros(80_000, np.float32)
-        assert list(keywords_in(saved, [noise], 16_000, "noise")) == []
+        assert list(keywords_in(*saved, [noise], 16_000, "noise")) == []
     clip = say(["go"], 0.95, seed=90)
-    (found,) = keywords_in(saved, [clip], 16_000, "clip")
+    (found,) = keywords_in(*saved, [clip], 16_000, "clip")
     assert found.word == "go" and found.time == pytest.approx(len(clip) / 32_000, abs=0.1)
 
 
@@ -124,6 +129,22 @@ def test_the_command_prints_words_of_files_and_of_a_raw_stream(
     assert all(each["source"] == "stdin" and 0.8 <= each["confidence"] <= 1 for each in values)
 
 
+@pytest.mark.parametrize("row", ["float", "rt-bp-8"])
+def test_no_torch_is_needed_and_torch_hears_the_same_words(
+    row: str, spotted: Path, sound: NDArray[np.float32], tmp_path: Path, greenasr: Call
+) -> None:
+    soundfile.write(tmp_path / "talk.wav", sound, 16_000)
+    given = [spotted / "all" / "seed0" / row / "model.packed", tmp_path / "talk.wav", "--threshold", "0.6"]
+    code = "import sys; sys.modules['torch'] = None; from greenasr.cli.app import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "spot", *map(str, given)]
+    alone = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    torchs = greenasr("spot", *given, "--engine", "torch").out
+    assert alone and [line.split()[:3] for line in alone.splitlines()] == [
+        line.split()[:3] for line in torchs.splitlines()
+    ]
+    assert greenasr("spot", *given, "--engine", "gpu").code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -143,7 +164,6 @@ def test_odd_settings_are_refused(
 def test_other_files_are_refused_and_a_model_without_background_is_told(
     spotted: Path, model: Path, tmp_path: Path, greenasr: Call
 ) -> None:
-    from greenasr.pipeline.keyword_models import KeywordUnits
     from greenasr.pipeline.models import save
 
     soundfile.write(tmp_path / "talk.wav", np.zeros(16_000), 16_000)
@@ -158,19 +178,19 @@ def test_other_files_are_refused_and_a_model_without_background_is_told(
     assert called.code == 2 and "4 outputs for 2 words" in called.err
 
 
-def test_networks_with_nemos_front_end_listen_too(sound: NDArray[np.float32], saved: SavedKeywords) -> None:
+def test_networks_with_nemos_front_end_listen_too(sound: NDArray[np.float32]) -> None:
     import torch
 
     from greenasr.data.features import Features
     from greenasr.models.matchboxnet import MatchboxNet, MatchboxNetConfig
-    from greenasr.pipeline.keyword_models import KeywordUnits
+    from greenasr.models.on_arrays import LogitsOnArrays
 
     torch.manual_seed(0)
     model = MatchboxNet(MatchboxNetConfig(64, 3, blocks=1, width=8, edge=8)).eval()
     units = KeywordUnits(Features("nemo_mfcc", 64, "none"), ("a", "b", "c"), 128)
     loud = Spotting(threshold=0.34)
-    found = list(keywords_in(SavedKeywords(model, units, None, {}), [sound], 16_000, "talk", loud))
+    found = list(keywords_in(LogitsOnArrays(model), units, [sound], 16_000, "talk", loud))
     assert found and all(0 <= each.time <= 8 for each in found)
-    odd = SavedKeywords(model, KeywordUnits(Features("mfcc", 64, "running"), units.words), None, {})
+    odd = KeywordUnits(Features("mfcc", 64, "running"), units.words)
     with pytest.raises(ValueError, match="cmvn 'running' are not for clips"):
-        list(keywords_in(odd, [sound], 16_000, "talk"))
+        list(keywords_in(LogitsOnArrays(model), odd, [sound], 16_000, "talk"))

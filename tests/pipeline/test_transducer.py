@@ -17,7 +17,7 @@ from greenasr.data.files import read_json
 from greenasr.decode.nbest import read_nbest
 from greenasr.decode.transducer import decode_transducer, transducer_nbest
 from greenasr.models.on_arrays import RnntOnArrays
-from greenasr.pipeline import end_to_end, transducer
+from greenasr.pipeline import end_to_end, engines, transducer
 from greenasr.pipeline.convergence import MOMENTS, read_wgtc
 from greenasr.pipeline.run import finished, needed
 from greenasr.pipeline.transducer import Place
@@ -31,6 +31,10 @@ Call = Callable[..., Any]
 Recipe = Callable[..., Path]
 FLOAT = '[[row]]\nmethod = "float"\n'
 NAMES = ["float", "acosr-8", "acosr-6-published", "none-6", "kl-4", "hessian-4-acosr"]
+
+
+def quiet(done: int, of: int, note: str) -> None:
+    pass
 
 
 def row(method: str, bits: float = 32, more: str = "") -> str:
@@ -88,16 +92,36 @@ def test_figures_are_those_of_the_lists(place: Place) -> None:
 
 
 def test_words_are_those_of_the_packed_file_utterance_by_utterance(place: Place) -> None:
-    search = place.recipe.decode.search()
-    for name in ("float", "acosr-8"):
+    search, task = place.recipe.decode.search(), transducer.make_task(place, "all")[0]
+    for name, engine in (("float", "torch"), ("acosr-8", "runtime"), ("kl-4", "runtime")):
         folder = place.run / "all" / "seed0" / name
-        saved, task = load_transducer(folder / "model.packed"), transducer.make_task(place, "all")[0]
+        path = folder / "model.packed"
+        assert read_json(folder / "words" / "result.json")["sets"]["test"]["engine"] == engine
+        torchs = RnntOnArrays(load_transducer(path).model)
+        own = torchs if engine == "torch" else engines.transducer(path, engines.read(path))[0]
+        others = 0
         for entry in read_nbest(folder / "words" / "test.nbest.jsonl"):
-            feats = place.store("test")[entry.id][None]
-            (hyps,) = decode_transducer(RnntOnArrays(saved.model), feats, search=search)
-            again = transducer_nbest(entry.id, entry.ref, hyps, task.words)
-            assert again.hyps[0] == entry.hyps[0]
-            assert again.scores[0] == pytest.approx(entry.scores[0], abs=1e-3)
+            feats, lists = place.store("test")[entry.id][None], []
+            for network in (own, torchs):
+                (hyps,) = decode_transducer(network, feats, search=search)
+                lists.append(transducer_nbest(entry.id, entry.ref, hyps, task.words))
+            assert lists[0].hyps[0] == entry.hyps[0]
+            assert lists[0].scores[0] == pytest.approx(entry.scores[0], abs=1e-3)
+            others += lists[1].hyps[0] != entry.hyps[0]
+        assert others <= (engine == "runtime"), "rounded activations may turn what is nearly as likely"
+
+
+def test_a_recipe_may_want_torch_for_all_rows(place: Place) -> None:
+    recipe = replace(place.recipe, decode=replace(place.recipe.decode, engine="torch"))
+    given = place.run / "all" / "seed0" / "acosr-8" / "model.packed"
+    lists, figures = transducer.KIND.hear(replace(place, recipe=recipe), "all", "test", given, quiet)
+    assert figures["engine"] == "torch"
+    task = transducer.make_task(replace(place, recipe=recipe), "all")[0]
+    task = replace(task, stores={"test": place.store("test")}, ids={})
+    torchs = task.decode(load_transducer(given).model, "test", recipe.decode.search())
+    assert [e.scores[0] for e in lists] == [torchs[e.id][0].score for e in lists]
+    assert recipe.to_json()["decode"]["engine"] == "torch"
+    assert "engine" not in place.recipe.to_json()["decode"], "runs from before there was a choice go on"
 
 
 def test_lists_are_rescored_by_the_ngram_at_weights_of_the_split_dev(place: Place) -> None:

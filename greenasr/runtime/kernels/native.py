@@ -263,6 +263,11 @@ def threads() -> int:
     return _native.threads()
 
 
+def cores() -> int:
+    """Cores that this process may use: the most threads that there may be."""
+    return _native.cores()
+
+
 def set_threads(n: int) -> None:
     """Use ``n`` threads from now on.  Raises ValueError for more than this process has cores."""
     _native.set_threads(n)

@@ -160,7 +160,7 @@ def test_the_number_of_threads_and_of_callers_changes_nothing() -> None:
     weight, inputs = native.matrix((codes, bits, steps)), [normal(n, 512) for n in (1, 8, 300)]
     native.set_threads(1)
     expected = [native.linear(x, weight) for x in inputs]
-    native.set_threads(native._native.cores())
+    native.set_threads(native.cores())
     wrong: list[int] = []
 
     def stream() -> None:
