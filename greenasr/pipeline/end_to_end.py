@@ -230,10 +230,15 @@ def decoded(
     hear: Callable[[str, Path, Tell], tuple[list[NBest], Result]],
     tell: Tell,
 ) -> Result:
-    """Lists by ``hear`` of every set of a part into ``folder``, with their errors; WER and figures by set."""
+    """Lists by ``hear`` of every set of a part into ``folder``, with their errors; WER and figures by set.
+
+    Of the figures "engine" is that of all sets.
+    """
     sets: dict[str, Result] = {}
+    engine = None
     for name in place.decoded_sets(part):
         lists, figures = hear(name, folder.parent / "model.packed", tell)
+        engine = figures.pop("engine")
         errors = errors_of(place.store_of(part, name), lists)
         write_nbest(folder / f"{name}.nbest.jsonl", lists)
         write_atomic(folder / f"{name}.errors.jsonl", to_jsonl(errors))
@@ -242,6 +247,7 @@ def decoded(
     return {
         "sets": {name: found for name, found in sets.items() if name in tests},
         "others": {name: found for name, found in sets.items() if name not in tests},
+        "engine": engine,
     }
 
 

@@ -163,7 +163,8 @@ def spread(values: Sequence[float]) -> list[float]:
 def figures(place: AnyPlace, row: Row, runs: Runs, results: Results) -> dict[str, Any]:
     """What every row of a table says: WER of each set and pooled over parts, size, plan, seconds.
 
-    ``pooled`` is [mean, deviation, seeds] over the words of all parts; ``wer`` of the corpus's own sets.
+    ``pooled`` is [mean, deviation, seeds] over the words of all parts; ``wer`` of the corpus's own sets;
+    ``engines`` are those that heard the words, torch in runs that are older than the choice.
     """
     some = next(iter(runs.values()))
     base = [results.get(f"{part}/seed{seed}/float") for part, seed in runs]
@@ -190,6 +191,7 @@ def figures(place: AnyPlace, row: Row, runs: Runs, results: Results) -> dict[str
         "ratio": float(np.mean(ratios)) if ratios else None,
         "plan": some["plan"],
         "seconds_train": float(np.mean([r["seconds_train"] for r in runs.values()])),
+        "engines": sorted({r.get("engine", "torch") for r in runs.values()}),
         "paper": dict(row.paper) or None,
     }
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from greenasr.report.green_tables import changed, increase, sets_of, smallest, spread, table3
+from greenasr.report.heard import heard_by
 from greenasr.report.language_models import DASH, MB, bits_label, number
 from greenasr.report.page import Sheet
 
@@ -45,7 +46,7 @@ def general_note(value: Mapping[str, Any]) -> str:
     if len(value.get("parts") or ()) > 1:
         folds = """ "folds" are training speakers, each recognised by networks that never heard them."""
     papers = f" {PAPERS}" if any(row.get("paper") for row in value["rows"]) else ""
-    return f"Every row recognised {words:,} words.{folds}{papers}"
+    return f"Every row recognised {words:,} words.{folds}{papers}{heard_by(value)}"
 
 
 def headline(value: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from greenasr.report import acosr_tables
 from greenasr.report.acosr_tables import paper_figure
 from greenasr.report.green_tables import changed, increase, sets_of, smallest, spread, table3
+from greenasr.report.heard import heard_by
 from greenasr.report.language_models import DASH, MB, bits_label, number
 from greenasr.report.page import Sheet
 
@@ -41,7 +42,7 @@ def general_note(value: Mapping[str, Any]) -> str:
     folds = ""
     if len(value.get("parts") or ()) > 1:
         folds = """ "folds" are training speakers, each recognised by networks that never heard them."""
-    return f"Rows recognised up to {words:,} words.{folds}"
+    return f"Rows recognised up to {words:,} words.{folds}{heard_by(value)}"
 
 
 def headline(value: Mapping[str, Any]) -> str:

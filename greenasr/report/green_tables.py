@@ -11,6 +11,7 @@ from typing import Any
 
 from greenasr.report import green_paper
 from greenasr.report.green_paper import parsed, quoted, quoted_system
+from greenasr.report.heard import heard_by
 from greenasr.report.language_models import DASH, MB, bits_label, number
 from greenasr.report.page import Sheet
 
@@ -39,7 +40,7 @@ def general_note(value: Mapping[str, Any]) -> str:
     what = "the test sets"
     if len(value.get("parts") or ()) > 1:
         what += " and of every fold of training speakers, recognised by models that never heard them"
-    return NOTE.format(words=max(row["words"] for row in value["rows"]), what=what)
+    return NOTE.format(words=max(row["words"] for row in value["rows"]), what=what) + heard_by(value)
 
 
 def headline(value: Mapping[str, Any]) -> str:

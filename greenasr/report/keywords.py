@@ -18,6 +18,7 @@ from greenasr.report.ctc_plots import parameters_plot
 from greenasr.report.ctc_tables import configuration, named, weights
 from greenasr.report.drawing import style
 from greenasr.report.green_tables import changed, increase, smallest, spread
+from greenasr.report.heard import heard_by
 from greenasr.report.language_models import DASH, bits_label, is_mixed, number
 from greenasr.report.page import Sheet
 from greenasr.report.row_plots import bits_plot, size_plot
@@ -93,7 +94,7 @@ def note(value: Mapping[str, Any]) -> str:
         )
     if any(row.get("paper") for row in value["rows"]):
         found.append("The paper's figures are of Google Speech Commands v1, 65,000 clips, 200 epochs.")
-    return " ".join(found)
+    return " ".join(found) + heard_by(value)
 
 
 def networks_table(value: Mapping[str, Any]) -> list[dict[str, str]]:

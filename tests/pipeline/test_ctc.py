@@ -108,7 +108,7 @@ def test_words_are_those_of_the_packed_file(place: Place) -> None:
         folder = place.run / "all" / "seed0" / name
         saved = load_ctc(folder / "model.packed")
         results = [read_json(folder / stage / "result.json") for stage in ("words", "with-graph")]
-        assert [result["sets"]["test"]["engine"] for result in results] == [engine] * 2
+        assert [result["engine"] for result in results] == [engine] * 2
         for entry in read_nbest(folder / "words" / "test.nbest.jsonl"):
             with torch.no_grad():
                 logits, _ = saved.model(torch.from_numpy(place.store("test")[entry.id])[None], None)

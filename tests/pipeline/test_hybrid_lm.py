@@ -214,10 +214,8 @@ def test_every_utterance_is_in_the_order_of_the_weighted_sum(
 ) -> None:
     home = place.run / "all" / "seed0"
     weights = read_json(home / "lm-weights" / "result.json")["weights"]
-    path, engine = (
-        place.run / "all" / "lm" / model / "model.packed",
-        "torch" if model == "float" else "runtime",
-    )
+    path = place.run / "all" / "lm" / model / "model.packed"
+    engine: engines.Engine = "torch" if model == "float" else "runtime"
     assert results["all/seed0/bp-4/rescored"][model]["engine"] == engine
     saved = load(path)
     ngram = read_arpa(place.run / "all" / "ngram" / "lm.arpa.gz")

@@ -96,7 +96,7 @@ def test_words_are_those_of_the_packed_file_utterance_by_utterance(place: Place)
     for name, engine in (("float", "torch"), ("acosr-8", "runtime"), ("kl-4", "runtime")):
         folder = place.run / "all" / "seed0" / name
         path = folder / "model.packed"
-        assert read_json(folder / "words" / "result.json")["sets"]["test"]["engine"] == engine
+        assert read_json(folder / "words" / "result.json")["engine"] == engine
         torchs = RnntOnArrays(load_transducer(path).model)
         own = torchs if engine == "torch" else engines.transducer(path, engines.read(path))[0]
         others = 0
