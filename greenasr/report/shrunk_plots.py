@@ -77,7 +77,7 @@ def layers_plot(row: Row, costs: Value) -> str:
     """Bits of every cluster, first on top, beside what its narrowest width would cost."""
     clusters = costs["clusters"]
     names = [each["name"] for each in clusters]
-    bits = [row["plan"][name] for name in names]
+    bits = [row["plan"].get(name, 16) for name in names]
     narrow = np.array([max(each["costs"][min(each["costs"], key=int)], 0.0) for each in clusters])
     narrow = narrow / max(narrow.max(), 1e-30)
     with matplotlib.rc_context({"text.parse_math": False}):

@@ -14,6 +14,13 @@ from greenasr.shrinking.works import UNTRAINED
 
 FORMAT = "greenasr shrunk 2"
 SEARCHED = ("costs", "proxies", "briefs", "untrained", "trained")
+KINDS = {  # of work, by the first part of a job's name
+    "features": "data",
+    "parts": "proxies",
+    "plans": "proxies",
+    "wide": "untrained",
+    **{name: name for name in ("briefs", "full", "test")},
+}
 Row = dict[str, Any]
 
 
@@ -77,6 +84,7 @@ def answer(search: Search, notes: Sequence[str]) -> Row:
         "question": {"max_wer_increase": margin, "max_bytes": question.max_bytes, "alpha": ALPHA},
         "full": full,
         "models": rows,
+        "parts": search.board.done("parts"),
         "smallest": smallest,
         "looked": looked,
         "notes": [*notes, *_notes(search, full)],
@@ -137,6 +145,10 @@ def _notes(search: Search, full: Mapping[str, Any]) -> list[str]:
     for path in sorted((search.board.run / "models").glob("*/result.json")):
         if why := (search.board.done(f"models/{path.parent.name}") or {}).get("failed"):
             notes.append(f"{path.parent.name} could not be trained: {why}")
+    if search.kept:
+        names, widest = ", ".join(f"'{name}'" for name in search.kept), max(search.space.widths)
+        stay = "stay" if len(search.kept) > 1 else "stays"
+        notes.append(f"Rounding everything to {widest} bits loses words: {names} {stay} in 16 bits.")
     kept = sum(full["kept"].values())
     if kept > 0.05 * full["parameters"]:
         largest = max(full["kept"], key=lambda name: full["kept"][name])
@@ -176,22 +188,12 @@ def effort(search: Search) -> Row | None:
 
 def seconds(search: Search, measure: str = "seconds") -> dict[str, float]:
     """Seconds of finished work by kind: costs, proxies, models without and with training, test."""
-    found = {
-        "data": 0.0,
-        "full": 0.0,
-        "costs": 0.0,
-        "proxies": 0.0,
-        "briefs": 0.0,
-        "untrained": 0.0,
-        "trained": 0.0,
-        "test": 0.0,
-    }
-    run = search.board.run
+    kinds = ("data", "full", "costs", "proxies", "briefs", "untrained", "trained", "test")
+    found, run = dict.fromkeys(kinds, 0.0), search.board.run
     for path in sorted(run.glob("**/result.json")):
         name = path.parent.relative_to(run).as_posix()
         first = name.partition("/")[0]
-        kinds = {"plans": "proxies", "briefs": "briefs", "test": "test", "full": "full", "features": "data"}
-        kind = kinds.get(first, "data" if first.startswith("graph-") else "costs")
+        kind = KINDS.get(first, "data" if first.startswith("graph-") else "costs")
         if first == "models":
             kind = "untrained" if name.endswith(f"-{UNTRAINED}") else "trained"
         found[kind] += float((search.board.done(name) or {})[measure])

@@ -1,10 +1,14 @@
 """The search itself: costs once, then sizes, first coarsely without training and then with it.
 
     full                 the model as it came, packed, scored on dev
+    parts                how far rounding each part alone moves the outputs
+    wide/<k>             all weights at the widest width, but for the k parts that move them most
     costs-hessian, -kl   once, for every budget
     plans/<B>-<cost>     a cheapest plan, of B bytes, and how far rounding alone moves the outputs: the proxy
     briefs/<B>-<cost>-<estimator>   how far they are after a brief training
     models/<B>-<cost>-<estimator>   a packed model and its words on dev
+
+Where the widest width everywhere loses words, parts stay in 16 bits, 1, 2, 4, … of them, until it loses none.
 
 A budget passes when one of its models does: its plans, best proxy first, are trained by one estimator after
 another until one passes on dev.  B counts codes and steps; sizes that are reported are those of files.
@@ -23,7 +27,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from torch import nn
@@ -59,6 +63,7 @@ class Search:
     clock: Callable[[], float] = time.monotonic
     _began: float = field(init=False)
     _longest: float = field(default=0.0, init=False)
+    kept: tuple[str, ...] = field(default=(), init=False)  # clusters that stay in 16 bits
     _walked: list[str] = field(default_factory=list, init=False)  # models, in the order of this walk
 
     def __post_init__(self) -> None:
@@ -85,13 +90,21 @@ class Search:
             raise ValueError(f"no cost can be measured of this model: {results[0]['unavailable']}")
         return found
 
+    def costs_of(self, method: str) -> CostTable:
+        """A cost table without the parts that stay in 16 bits."""
+        table = self.costs[method]
+        return replace(table, clusters=tuple(c for c in table.clusters if c.name not in self.kept))
+
     def run(self) -> None:
         """Do all that the question needs, and that its time allows."""
-        self.board.do([Job("full", self.works.full)])
+        self.board.do([Job("full", self.works.full), Job("parts", self.works.parts)])
+        most, tried = self.question.trainings, dict[int, bool]()
+        self._try(self._range()[1], (UNTRAINED,), tried)
+        if not any(tried.values()) and (kept := self._sensitive()):
+            self.kept, self._walked, tried = kept, [], {}
         low, high = self._range()
         if self.question.max_bytes is not None:
             return self._fill(low, high, self.question.max_bytes)
-        most, tried = self.question.trainings, dict[int, bool]()
         last = most == 0 or self.question.seconds == 0
         finer = self.space.finer if last else max(self.space.finer, COARSE)
         while (size := next_budget(low, high, tried, finer)) is not None:
@@ -105,6 +118,19 @@ class Search:
             ahead = after(size, tried, self._next) if more and self.question.seconds else []
             self._try(size, self.space.estimators, tried, ahead)
             trained += 1
+
+    def _sensitive(self) -> tuple[str, ...]:
+        """The parts that lose words even at the widest width; none where keeping them does not help."""
+        parts = (self.board.done("parts") or {})["weights"]
+        names = sorted(parts, key=lambda name: -parts[name]["distance"])
+        count = 1
+        while count <= len(names) // 2:
+            job = Job(f"wide/{count}", partial(self.works.wide, names[:count]))
+            self.board.do([job])
+            if self.passes(job.name):
+                return tuple(names[:count])
+            count *= 2
+        return ()
 
     def _next(self, tried: Mapping[int, bool]) -> int | None:
         """The next size to train; the edge as it is guessed where outputs can be compared."""
@@ -196,12 +222,14 @@ class Search:
     def _plans(self, size: int) -> list[str]:
         """A budget's plans that differ, by the size they take and their cost, least proxy first."""
         found: dict[str, tuple[str, BitMap]] = {}
-        for method, costs in self.costs.items():
+        suffix = f"-keep{len(self.kept)}" if self.kept else ""
+        for method in self.costs:
+            costs = self.costs_of(method)
             bit_map = self._plan_of(costs, size)
             if dict(bit_map.bits) not in [dict(other.bits) for _, other in found.values()]:
-                found[f"{plan(costs, bit_map).bytes}-{method}"] = method, bit_map
+                found[f"{plan(costs, bit_map).bytes}-{method}{suffix}"] = method, bit_map
         jobs = [
-            Job(f"plans/{name}", partial(self.works.proxy, method, self.costs[method], bit_map))
+            Job(f"plans/{name}", partial(self.works.proxy, method, self.costs_of(method), bit_map))
             for name, (method, bit_map) in found.items()
         ]
         far = [result["distance"] for result in self.board.do(jobs)]
@@ -243,16 +271,17 @@ class Search:
 
     def _range(self) -> tuple[int, int]:
         """Bytes of the smallest and of the largest plan."""
-        costs = next(iter(self.costs.values()))
+        costs = self.costs_of(next(iter(self.costs)))
         pinned, widths = self.space.pinned, self.space.widths
         ends = []
         for width in (min(widths), max(widths)):
-            bits = {c.name: pinned.get(c.name, width) for c in self.works.clusters}
-            ends.append(plan(costs, BitMap(self.works.clusters, bits, self.space.step)).bytes)
+            bits = {c.name: pinned.get(c.name, width) for c in costs.clusters}
+            ends.append(plan(costs, BitMap(costs.clusters, bits, self.space.step)).bytes)
         return ends[0], ends[1]
 
     def _plan_of(self, costs: CostTable, size: int) -> BitMap:
-        return allocate(costs, bytes=size, pinned=self.space.pinned, step=self.space.step)
+        pinned = {name: bits for name, bits in self.space.pinned.items() if name not in self.kept}
+        return allocate(costs, bytes=size, pinned=pinned, step=self.space.step)
 
 
 def plan_of(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -33,6 +33,7 @@ from greenasr.score.errors import bootstrap_ci95, wer
 from greenasr.score.scored import checked, to_jsonl
 from greenasr.shrinking.board import Result, Tell
 from greenasr.shrinking.package import Package
+from greenasr.shrinking.parts import BITS, named_tensors, rest_of, round_
 from greenasr.shrinking.settings import Space
 from greenasr.shrinking.task import ShrinkTask, Teaching, teachable
 from greenasr.tasks.speech import evaluating
@@ -117,10 +118,49 @@ class Works:
             "bytes": plan(costs, bit_map).bytes,
         }
 
-    def away(self, model: nn.Module, tell: Tell) -> float:
-        """How far a model's outputs on dev are from the full one's; dev loss where none are known."""
+    def parts(self, folder: Path, tell: Tell) -> Result:
+        """How far rounding each part alone moves the outputs, on one batch of dev."""
+        widest, rest = max(self.space.widths), rest_of(self.model, self.clusters)
+        clean = 0.0 if teachable(self.task) else self.away(self.model, most=1)
+        found: dict[str, dict[str, Any]] = {"weights": {}, "rest": {}}
+        for done, cluster in enumerate(self.clusters):
+            tell(done, len(self.clusters) + len(rest), f"rounding {cluster.name}")
+            model = copy.deepcopy(self.model).to(self.device)
+            bit_map = BitMap((cluster,), {cluster.name: widest}, self.space.step)
+            COMPRESSORS[UNTRAINED](bit_map).finish_(model)
+            found["weights"][cluster.name] = {
+                "parameters": cluster.numel,
+                "distance": self.away(model, most=1) - clean,
+            }
+        for done, (part, names) in enumerate(rest.items(), len(self.clusters)):
+            tell(done, len(self.clusters) + len(rest), f"rounding {part}")
+            model = copy.deepcopy(self.model).to(self.device)
+            round_(model, names)
+            sizes = named_tensors(model)
+            found["rest"][part] = {
+                "parameters": sum(sizes[name].numel() for name in names),
+                "distance": self.away(model, most=1) - clean,
+            }
+        measure = "divergence" if teachable(self.task) else "dev loss"
+        return {**found, "bits": {"weights": widest, "rest": BITS}, "measure": measure}
+
+    def wide(self, kept: Sequence[str], folder: Path, tell: Tell) -> Result:
+        """All weights at the widest width, but for those of ``kept`` clusters: its words on dev."""
+        model, widest = copy.deepcopy(self.model).to(self.device), max(self.space.widths)
+        clusters = tuple(c for c in self.clusters if c.name not in kept)
+        bit_map = BitMap(clusters, {c.name: widest for c in clusters}, self.space.step)
+        quantized = COMPRESSORS[UNTRAINED](bit_map).finish_(model)
+        size = self.package.save(folder / "model.packed", model.cpu(), quantized, bit_map)
+        loaded = self.package.load(folder / "model.packed").to(self.device)
+        return {"kept": list(kept), "bytes": size, **self.scored(loaded, folder, "dev", tell)}
+
+    def away(self, model: nn.Module, tell: Tell = lambda *news: None, most: int | None = None) -> float:
+        """How far a model's outputs on dev are from the full one's; dev loss where none are known.
+
+        On ``most`` batches, by default as many as the space says.
+        """
         total = count = 0.0
-        task, most = teachable(self.task), self.space.proxy_batches
+        task, most = teachable(self.task), most or self.space.proxy_batches
         full = None if task is None else copy.deepcopy(self.model).to(self.device).eval()
         with evaluating(model):
             for done, batch in enumerate(islice(self.task.batches("dev"), most), 1):
@@ -138,12 +178,12 @@ class Works:
         whole = self.space.training
         training = replace(whole, epochs=self.space.brief * whole.epochs)
         try:
-            model, _ = self._trained(name, estimator, training, folder, tell)
+            model, _ = self.trained(name, estimator, training, folder, tell)
         except Diverged:
             return {"distance": None}
         return {"distance": self.away(model, tell)}
 
-    def _trained(
+    def trained(
         self, name: str, estimator: str, training: Training, folder: Path, tell: Tell
     ) -> tuple[nn.Module, Mapping[str, Quantized]]:
         """A plan's model on its grid, by an estimator; Diverged where it leaves the finite numbers."""
@@ -163,9 +203,9 @@ class Works:
         """A plan's model, packed, and its words on dev."""
         bit_map = read_bit_map(self.run / "plans" / name / "bit_map.json", self.model)
         began = time.perf_counter()
-        how = {"bits": bit_map.average_bits, "cost": name.partition("-")[2], "estimator": estimator}
+        how = {"bits": bit_map.average_bits, "cost": name.split("-")[1], "estimator": estimator}
         try:
-            model, quantized = self._trained(name, estimator, self.space.training, folder, tell)
+            model, quantized = self.trained(name, estimator, self.space.training, folder, tell)
         except Diverged as error:  # this model fails, the search goes on
             return {**how, "failed": str(error)}
         trained = time.perf_counter() - began

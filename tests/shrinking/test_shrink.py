@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 import greenasr
+from greenasr.compress.clusters import make_clusters
 from greenasr.data.files import read_json, write_json
-from greenasr.ops.divergence import kl
+from greenasr.roles import BitMap
 from greenasr.score.errors import Errors
 from greenasr.shrinking.package import OwnClass
 from greenasr.shrinking.settings import Question, Space
@@ -206,18 +207,46 @@ def test_the_full_model_teaches_and_its_pupil_stays_nearer_to_it(
 ) -> None:
     task = make_task()
     assert Works(planted, task, OwnClass(planted), quick, tmp_path).teaching == Teaching(0.8, 0.0)
+    clusters = make_clusters(planted, "matrix")
+    plan = BitMap(clusters, {cluster.name: 2 for cluster in clusters}, "cluster")
+    write_json(tmp_path / "plans" / "2" / "bit_map.json", plan.to_json())
     far = {}
     for share in (0.0, 1.0):
-        space = replace(quick, teach=share, widths=(2, 3), costs=("kl",))
-        out = tmp_path / str(share)
-        found = greenasr.shrink(planted, task, out, space=space, question=Question(max_wer_increase=0.1))
-        row = next(row for row in found.answer["models"] if row["estimator"] == "bp")
-        pupil = type(planted)()
-        greenasr.load_into(pupil, out / "models" / row["name"] / "model.packed")
+        works = Works(planted, task, OwnClass(planted), replace(quick, teach=share), tmp_path)
+        pupil, _ = works.trained("2", "bp", quick.training, tmp_path / str(share), lambda *news: None)
+        far[share] = works.away(pupil)
+    assert 0 < far[1.0] < far[0.0]
+
+
+class Sharp(nn.Module):
+    """The layer ``sharp`` has weights on a silent input that are so large that rounding leaves no others."""
+
+    def __init__(self, planted: nn.Module) -> None:
+        super().__init__()
+        self.sharp, self.mild = nn.Linear(17, 16), nn.Linear(16, 12)
         with torch.no_grad():
-            p, q = (task.outputs(m.eval(), task.dev_batches[0]).log_softmax(1) for m in (planted, pupil))
-            far[share] = float(kl(p, q))
-    assert far[1.0] < far[0.0]
+            self.sharp.weight[:, :16], self.sharp.weight[:, 16] = torch.eye(16), 1e4
+            self.sharp.bias.zero_()
+            self.mild.weight.copy_(planted.fine.weight)  # type: ignore[union-attr, arg-type]
+            self.mild.bias.copy_(planted.fine.bias)  # type: ignore[union-attr, arg-type]
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.mild(self.sharp(torch.nn.functional.pad(frames, (0, 1))))
+
+
+def test_a_part_that_no_width_can_round_is_found_and_stays_in_16_bits(
+    planted: nn.Module, make_task: Make, quick: Space, tmp_path: Path
+) -> None:
+    found = greenasr.shrink(Sharp(planted), make_task(), tmp_path, space=quick, question=MARGIN)
+    parts = found.answer["parts"]
+    assert parts["weights"]["sharp.weight"]["distance"] > 100 * parts["weights"]["mild.weight"]["distance"]
+    assert set(parts["rest"]) == {"sharp.bias", "mild.bias"}
+    row = next(row for row in found.answer["models"] if row["name"] == found.answer["smallest"])
+    assert set(row["plan"]) == {"mild.weight"}
+    assert any("'sharp.weight' stays in 16 bits" in note for note in found.answer["notes"])
+    model = Sharp(planted)
+    greenasr.load_into(model, found.path)
+    assert (model.sharp.weight[:, :16].diagonal() > 0.9).all()
 
 
 def test_a_teacher_is_refused_where_outputs_are_unknown(
