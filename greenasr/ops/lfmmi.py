@@ -12,7 +12,7 @@ alignment, Hadian et al. 2018, "End-to-end speech recognition using lattice-free
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +96,21 @@ class Graph:
                 self.occupancy().to(device, dtype),
             )
         return self._trellises[key]
+
+
+def any_of(graphs: Sequence[Graph], logprobs: Sequence[float]) -> Graph:
+    """A graph whose path is one of the k-th graph's with probability exp(logprobs[k]): p = Σ_k prob_k p_k.
+
+    What may have been said, where nobody wrote it down: Manohar et al. 2018, "Semi-supervised training of
+    acoustic models using lattice-free MMI".  Raises ValueError unless there are graphs, each with its own.
+    """
+    if not graphs or len(graphs) != len(logprobs):
+        raise ValueError(
+            f"{len(graphs)} graphs and {len(logprobs)} probabilities: give one a graph, and a graph"
+        )
+    joined = GraphBatch.of(graphs)
+    prior = torch.tensor(logprobs, dtype=joined.graph.initial.dtype)
+    return replace(joined.graph, initial=joined.graph.initial + prior[joined.owner])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,16 @@
-"""LHUC adaptation in two passes: what a speaker seems to have said teaches the network that speaker's voice.
+"""LHUC adaptation in two passes: what a speaker may have said teaches the network that speaker's voice.
 
-    1. recognise the speaker's utterances                       (done: n-best lists)
-    2. r <- argmin_r L_LF-MMI(logits_r, best hypotheses), everything but r frozen; recognise again
+    1. recognise the speaker's utterances                                   h_1 … h_K, costs g of the graph
+    2. r <- argmin_r L_LF-MMI(logits_r; p_num = Σ_k P_k p_num(h_k)),        P_k = exp(-g_k / scale) / Σ
+       everything but r frozen; recognise again
 
-No transcript is used.  GREEN §4.4; `greenasr.models.lhuc`.
+No transcript is used.  With K = 1 an error of the first pass is learnt as if it were the truth; with more the
+sound decides again at every step.  GREEN §4.4; Manohar et al. 2018 for the lists; `greenasr.models.lhuc`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +23,9 @@ from greenasr.compress.none import NoCompression
 from greenasr.data.files import atomic, write_atomic
 from greenasr.decode.chain_graphs import denominator_graph, numerator_graph
 from greenasr.decode.nbest import NBest, read_nbest, write_nbest
-from greenasr.decode.wfst import to_nbest
+from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.models.lhuc import attach_lhuc_, detach_lhuc_
+from greenasr.ops.lfmmi import Graph, any_of
 from greenasr.pipeline import hybrid
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.hybrid import Place
@@ -53,6 +56,10 @@ def adapt(
     length = hybrid.list_length(place, model.parent.name)
     phone_lm = hybrid.make_phone_lm(place, part)
     denominator = denominator_graph(phone_lm, saved.units.pdf_map)
+
+    def spell(said: Sequence[str]) -> Graph:
+        return numerator_graph([place.lexicon.prons[word] for word in said], phone_lm, saved.units.pdf_map)
+
     training = Training(settings.epochs, settings.lr, weight_decay=0.0, warmup=0.0, seed=seed)
     layers = list(settings.layers) or network.hidden_units()
     lhuc = attach_lhuc_(network, layers)
@@ -65,13 +72,14 @@ def adapt(
             by_speaker.setdefault(store.speakers[store.place[entry.id]], []).append(entry)
         second, vectors = {}, {}
         for done, (speaker, entries) in enumerate(by_speaker.items(), 1):
-            prons = {e.id: [place.lexicon.prons[w] for w in e.hyps[0].split()] for e in entries}
-            graphs = {i: numerator_graph(p, phone_lm, saved.units.pdf_map) for i, p in prons.items() if p}
+            lhuc.load_()
+            ids = [entry.id for entry in entries]
+            heard = replace(listening, ids={name: ids}).logits(network, name)
+            graphs = supervision(decoder, heard, settings.hyps, spell)
             task = replace(
                 listening, denominator=denominator, numerators=graphs, stores={"train": store, name: store},
-                ids={"train": list(graphs), name: list(prons)},
+                ids={"train": list(graphs), name: ids},
             )  # fmt: skip
-            lhuc.load_()
             if graphs:
                 fit_(network, task, NoCompression(), training)
             vectors[speaker] = lhuc.state()
@@ -104,3 +112,22 @@ def adapt(
     parameters = lhuc.numel
     detach_lhuc_(network, lhuc)
     return {"sets": sets, "parameters_a_speaker": parameters, "engine": hearing.engine}
+
+
+def supervision(
+    decoder: Decoder, logits: Mapping[str, Any], hyps: int, spell: Callable[[Sequence[str]], Graph]
+) -> dict[str, Graph]:
+    """What may have been said in each utterance: ``hyps`` ways, likelier where the graph costs less.
+
+    ``logits`` (T', C) by id; ``spell`` makes the numerator of words.  Left out: utterances without a word,
+    hypotheses that the phone n-gram does not allow.
+    """
+    found: dict[str, Graph] = {}
+    for utt_id, values in logits.items():
+        said = decoder.nbest(values, hyps) if hyps > 1 else [decoder.best(values)]
+        ways = [(spell(hyp.words), hyp.cost(0.0, decoder.word_penalty)) for hyp in said if hyp.words]
+        ways = [(graph, cost) for graph, cost in ways if graph.n_arcs]
+        if ways:
+            costs = torch.tensor([cost for _, cost in ways], dtype=torch.float64) / decoder.acoustic_scale
+            found[utt_id] = any_of([graph for graph, _ in ways], (-costs).log_softmax(0).tolist())
+    return found

@@ -99,12 +99,13 @@ class DecodeSettings:
 class LhucSettings:
     """Unsupervised adaptation of the ``rows`` named: passes over a speaker's speech by the words of pass one.
 
-    ``layers`` are names of hidden units, all where empty.
+    ``hyps``: how many hypotheses an utterance.  ``layers`` are names of hidden units, all where empty.
     """
 
     rows: tuple[str, ...] = ()
-    epochs: float = 8
+    epochs: float = 6
     lr: float = 0.05
+    hyps: int = 8
     layers: tuple[str, ...] = ()
 
 
@@ -192,6 +193,8 @@ def _check(recipe: HybridRecipe) -> None:
             raise ValueError("row 'compact' has teach: add the manual network's row to learn from.")
         if row.network not in ("manual", "searched"):
             raise ValueError(f"row '{row.name}' has network '{row.network}': choose manual or searched.")
+    if recipe.lhuc.hyps < 1:
+        raise ValueError(f"[lhuc] hyps is {recipe.lhuc.hyps}: a speaker learns from one hypothesis or more.")
     check_rows(
         recipe,
         "method 'float', network 'manual'",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from greenasr.ops.lfmmi import Graph, GraphBatch, LfMmi, lfmmi
+from greenasr.ops.lfmmi import Graph, GraphBatch, LfMmi, any_of, lfmmi
 
 PDFS = 4
 
@@ -238,6 +238,17 @@ def test_a_batch_of_graphs_keeps_their_order() -> None:
     batch = GraphBatch.of(graphs)
     assert batch.owner.tolist() == [0, 0, 1, 1, 1]
     assert batch.graph.src.tolist() == [*graphs[0].src.tolist(), *(graphs[1].src + 2).tolist()]
+
+
+def test_any_of_several_graphs_sums_their_paths_by_probability() -> None:
+    logits, graphs, probs = torch.randn(1, 4, PDFS), [chain(0, 1), chain(2), chain(3, 1, 0)], [0.5, 0.3, 0.2]
+    one = loss_of(logits, [4], anything(), [any_of(graphs, [math.log(p) for p in probs])])
+    paths = [
+        enumerated(graph, logits[0].double()) + math.log(p) for graph, p in zip(graphs, probs, strict=True)
+    ]
+    torch.testing.assert_close(one.num[0], torch.stack(paths).logsumexp(0))
+    with pytest.raises(ValueError, match="3 graphs and 2 probabilities"):
+        any_of(graphs, [0.0, 0.0])
 
 
 def test_refusals_name_the_cause() -> None:

@@ -145,6 +145,7 @@ BAD = [
         ("[search]", '[lhuc]\nrows = ["bp-4"]\n[search]'),
         r"\[lhuc\] rows names 'bp-4': choose from float",
     ),
+    (FLOAT, ("[search]", "[lhuc]\nhyps = 0\n[search]"), r"\[lhuc\] hyps is 0: a speaker learns from one"),
     (FLOAT, ('["test"]', '["exam"]'), r"manifest.tsv: no test set 'exam', found train, dev, test"),
     (
         FLOAT,
