@@ -57,6 +57,10 @@ def shrink(
     dropout: Annotated[
         float | None, typer.Option(help="Dropout of training; as is usual for its kind.")
     ] = None,
+    activations: Annotated[
+        str,
+        typer.Option(help="Of judged models: int8, as the runtime computes, or float32."),
+    ] = "int8",
     by: Annotated[str, typer.Option(help="A width by matrix, block or layer.")] = "matrix",
     step: Annotated[str, typer.Option(help="A step per row, cluster or group:N.")] = "row",
     trainings: Annotated[
@@ -91,7 +95,7 @@ def shrink(
     space = Space(
         costs=tuple(costs.split(",")), widths=_numbers("--widths", widths, int), keep=keep,
         estimators=tuple(estimators.split(",")), by=by, step=step, finer=finer, seed=seed,
-        teach=teach, dropout=dropout,
+        teach=teach, dropout=dropout, activations=activations,
         training=Training(epochs=epochs, lr=lr, weight_decay=0.0),
     )  # fmt: skip
     question = Question(

@@ -242,6 +242,8 @@ def facts_of(value: Value) -> Facts:
     space, full, training = value["space"], value["full"], value["space"]["training"]
     kept = sum(full["kept"].values())
     widths, ways = ", ".join(map(str, space["widths"])), ", ".join(WAYS[e] for e in space["estimators"])
+    how = {row["activations"] for row in value["models"]}
+    heard = "packed files on the runtime, activations of 8 bits" if how == {"int8"} else "torch, in float32"
     shape = f"a width by {space['by']}, a step by {space['step']}"
     return [
         (
@@ -258,6 +260,9 @@ def facts_of(value: Value) -> Facts:
             "edge; of a budget's plans the one that rounding moves least is trained",
         ),
         ("Training", f"{ways}: {training['epochs']:g} epochs, lr {training['lr']:g}"),
-        ("Judged by", "MAPSSWE, two-sided; loss by bootstrap-t over speakers; intervals 95 %"),
+        (
+            "Judged by",
+            f"MAPSSWE, two-sided; loss by bootstrap-t over speakers; intervals 95 %; words of {heard}",
+        ),
         ("Sizes", "bytes of the packed files on disk, MB = 1e6 bytes; nothing is a formula"),
     ]

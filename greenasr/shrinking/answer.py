@@ -37,7 +37,10 @@ def models(search: Search) -> list[Row]:
         rows.append(
             {
                 "name": path.parent.name,
-                **{key: found[key] for key in ("cost", "estimator", "bits", "bytes", "plan", "dev")},
+                **{
+                    key: found[key]
+                    for key in ("cost", "estimator", "bits", "bytes", "plan", "dev", "activations")
+                },
                 "ratio": full["bytes"] / found["bytes"],
                 "dev_against": against.to_json(),
                 "passes_dev": search.passes(name),

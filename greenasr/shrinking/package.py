@@ -32,8 +32,11 @@ class Package(Protocol):
         """Write a model; bytes on disk."""
         ...
 
-    def load(self, path: Path) -> nn.Module:
-        """Read it, in evaluation mode."""
+    def judged(self, path: Path, activations: str, device: str) -> tuple[Any, str]:
+        """What finds words of it, as it ships, and in which activations that computes.
+
+        ``activations`` are "int8" or "float32"; a package that cannot have them says what it has.
+        """
         ...
 
 
@@ -49,11 +52,11 @@ class OwnClass:
         """Write a model; bytes on disk."""
         return save_module(path, model, quantized, bit_map)
 
-    def load(self, path: Path) -> nn.Module:
-        """A copy of ``like`` with the file's weights."""
+    def judged(self, path: Path, activations: str, device: str) -> tuple[nn.Module, str]:
+        """A copy of ``like`` with the file's weights, in float32: nothing but its own class runs it."""
         model = copy.deepcopy(self.like)
         load_into(model, path)
-        return model.eval()
+        return model.eval().to(device), "float32"
 
 
 def save_module(

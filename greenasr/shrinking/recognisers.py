@@ -33,11 +33,14 @@ from greenasr.decode.ngram import UNK
 from greenasr.decode.phone_lm import estimate
 from greenasr.decode.transducer_beam import BeamSearch
 from greenasr.decode.wfst import Decoder
+from greenasr.pipeline import engines
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.ctc_models import load_ctc
+from greenasr.pipeline.ctc_recogniser import log_softmax
 from greenasr.pipeline.models import save
 from greenasr.pipeline.transducer_models import load_transducer
 from greenasr.roles import BitMap, Quantized
+from greenasr.runtime import engine as runtime
 from greenasr.score.scored import Scored, said
 from greenasr.shrinking.board import Board, Job, Tell
 from greenasr.shrinking.task import SETS
@@ -113,8 +116,8 @@ class SpeechTask:
         """How many batches a pass has, about."""
         return int(self.inner.n_batches(split))
 
-    def score(self, model: nn.Module, split: str) -> list[Scored]:
-        """Words of every utterance against its transcript."""
+    def score(self, model: Any, split: str) -> list[Scored]:
+        """Words of every utterance against its transcript, by a network of torch or of the runtime."""
         store, found = self.inner.stores[split], self.hear(model, split)
         rows = []
         for utt_id, words in found.items():
@@ -145,10 +148,13 @@ class OurFormat:
         """Write a model; bytes on disk."""
         return save(path, model, self.units, self.recipe, quantized, bit_map)
 
-    def load(self, path: Path) -> nn.Module:
-        """Read it, in evaluation mode."""
-        model: nn.Module = self.open(path).model
-        return model
+    def judged(self, path: Path, activations: str, device: str) -> tuple[Any, str]:
+        """The runtime's network, which rounds activations; torch's of the full model and for float32."""
+        if activations == "int8":
+            packed = engines.read(path)
+            if engines.engine_of_row(packed, "runtime") == "runtime":
+                return runtime.build(packed, where=path), "int8"
+        return self.open(path).model.to(device), "float32"
 
 
 def recogniser(
@@ -228,7 +234,8 @@ def _transducer(
     search = BeamSearch(int(hearing.beam or 4), 1)
 
     def hear(model: Any, split: str) -> dict[str, list[str]]:
-        found = listening.decode(model, split, search)
+        decode = listening.decode if isinstance(model, nn.Module) else listening.heard
+        found = decode(model, split, search)
         return {utt_id: task.words(hyps[0].labels).split() for utt_id, hyps in found.items()}
 
     return task, hear
@@ -243,7 +250,11 @@ def _ctc(model: Any, units: Any, stores: Mapping[str, FeatureStore], hearing: He
     search = PrefixBeam(int(hearing.beam or 1), 1)
 
     def hear(model: Any, split: str) -> dict[str, list[str]]:
-        found = listening.logprobs(model, split)
+        if isinstance(model, nn.Module):
+            found = listening.logprobs(model, split)
+        else:
+            store = stores[split]
+            found = {utt_id: log_softmax(model.logits(store[utt_id])) for utt_id in store.ids}
         return {u: words_of(units.tokenizer, search(each)[0].labels).split() for u, each in found.items()}
 
     return task, hear
@@ -284,7 +295,9 @@ def _hybrid(
     )
 
     def hear(model: Any, split: str) -> dict[str, list[str]]:
-        return {u: list(decoder.best(each).words) for u, each in listening.logits(model, split).items()}
+        torch_runs = isinstance(model, nn.Module)
+        found = listening.logits(model, split) if torch_runs else listening.heard(model.logits, split)
+        return {u: list(decoder.best(each).words) for u, each in found.items()}
 
     return task, hear
 

@@ -10,6 +10,7 @@ from typing import Any
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
+from greenasr.runtime.weights import ACTIVATIONS
 
 COSTS = ("hessian", "kl")
 FORMAT = "greenasr shrink 2"
@@ -27,6 +28,7 @@ class Space:
 
     ``teach`` is the share of the training loss that the full model's outputs have, None the task's usual one,
     0 none; ``dropout`` is that of training, None the task's usual one with a teacher, else the model's own.
+    Models are judged with ``activations`` "int8", rounded row by row as the runtime computes, or "float32".
     """
 
     costs: tuple[str, ...] = COSTS
@@ -47,6 +49,7 @@ class Space:
     seed: int = 0
     teach: float | None = None
     dropout: float | None = None
+    activations: str = "int8"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
@@ -72,6 +75,8 @@ class Space:
             raise ValueError(
                 f"teach is {self.teach}, dropout {self.dropout}: give shares, 0 to 1 and 0 to below 1."
             )
+        if self.activations not in ACTIVATIONS:
+            raise ValueError(f"activations '{self.activations}': choose {' or '.join(ACTIVATIONS)}.")
         if not 0 < self.brief <= 1:
             raise ValueError(f"brief is {self.brief:g}: give the share of a training, above 0 and at most 1.")
 

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from greenasr.data import batches
+from greenasr.data.batches import TokenBatch
 from greenasr.data.files import digest
 from greenasr.data.text import read_sentences
 from greenasr.pipeline import lm
@@ -60,12 +61,10 @@ class TextTask:
         """The likeliest token at every place of every sentence, against the one that stands there."""
         parts, owners = cut(self.inner.sentences(split), self.inner.length - 1)
         heard: list[list[int]] = [[] for _ in parts]
-        with evaluating(model) as device:
-            for batch, places in batches.sentences(parts, self.inner.tokenizer.eos, TOKENS):
-                moved: Any = batch.to(device)
-                hidden, _ = model(moved.inputs)
-                for row, place in enumerate(places):
-                    heard[place] = model.output(hidden[row, : len(parts[place]) + 1]).argmax(1).tolist()
+        likeliest = _by_torch if isinstance(model, nn.Module) else _by_runtime
+        for batch, places in batches.sentences(parts, self.inner.tokenizer.eos, TOKENS):
+            for place, row in zip(places, likeliest(model, batch), strict=True):
+                heard[place] = row[: len(parts[place]) + 1]
         refs, hyps = (defaultdict[int, list[str]](list) for _ in range(2))
         for k, owner in enumerate(owners):
             last = k + 1 == len(owners) or owners[k + 1] != owner
@@ -81,6 +80,21 @@ class TextTask:
     def describe(self) -> dict[str, Any]:
         """What it is."""
         return {"kind": "language model", "scored": "next token"}
+
+
+def _by_torch(model: Any, batch: TokenBatch) -> Iterator[list[int]]:
+    """The likeliest token at every place, sentence by sentence."""
+    with evaluating(model) as device:
+        hidden, _ = model(batch.inputs.to(device))
+        for row in hidden:
+            yield model.output(row).argmax(1).tolist()
+
+
+def _by_runtime(network: Any, batch: TokenBatch) -> Iterator[list[int]]:
+    """The same by a network of the runtime."""
+    hidden, _ = network.hidden(batch.inputs.numpy())
+    for row in hidden:
+        yield network.logits(row).argmax(1).tolist()
 
 
 def cut(rows: Sequence[Sequence[int]], most: int) -> tuple[list[list[int]], list[int]]:

@@ -26,6 +26,7 @@ from greenasr.compress.fit import Diverged, Training, fit_
 from greenasr.data.files import write_atomic, write_json
 from greenasr.models.dropout import set_dropout_
 from greenasr.ops.divergence import kl
+from greenasr.pipeline import engines
 from greenasr.pipeline.lm import measure_costs
 from greenasr.pipeline.plans import read_bit_map
 from greenasr.roles import BitMap, Cluster, CostTable, Quantized
@@ -75,7 +76,6 @@ class Works:
     def full(self, folder: Path, tell: Tell) -> Result:
         """The model as it came, packed, and its words on dev."""
         size = self.package.save(folder / "model.packed", self.model, None, None)
-        model = self.package.load(folder / "model.packed").to(self.device)
         named = dict(self.model.named_parameters())
         chosen = {span.name for cluster in self.clusters for span in cluster.spans}
         return {
@@ -83,7 +83,7 @@ class Works:
             "parameters": sum(p.numel() for p in named.values()),
             "quantizable": sum(cluster.numel for cluster in self.clusters),
             "kept": {name: p.numel() for name, p in named.items() if name not in chosen},
-            **self.scored(model, folder, "dev", tell),
+            **self.scored(folder / "model.packed", folder, "dev", tell),
         }
 
     def measure(self, method: str, folder: Path, tell: Tell) -> Result:
@@ -150,9 +150,9 @@ class Works:
         clusters = tuple(c for c in self.clusters if c.name not in kept)
         bit_map = BitMap(clusters, {c.name: widest for c in clusters}, self.space.step)
         quantized = COMPRESSORS[UNTRAINED](bit_map).finish_(model)
-        size = self.package.save(folder / "model.packed", model.cpu(), quantized, bit_map)
-        loaded = self.package.load(folder / "model.packed").to(self.device)
-        return {"kept": list(kept), "bytes": size, **self.scored(loaded, folder, "dev", tell)}
+        packed = folder / "model.packed"
+        size = self.package.save(packed, model.cpu(), quantized, bit_map)
+        return {"kept": list(kept), "bytes": size, **self.scored(packed, folder, "dev", tell)}
 
     def away(self, model: nn.Module, tell: Tell = lambda *news: None, most: int | None = None) -> float:
         """How far a model's outputs on dev are from the full one's; dev loss where none are known.
@@ -209,15 +209,15 @@ class Works:
         except Diverged as error:  # this model fails, the search goes on
             return {**how, "failed": str(error)}
         trained = time.perf_counter() - began
+        distance = None if teachable(self.task) is None else self.away(model, tell)
         packed = self.package.save(folder / "model.packed", model.cpu(), quantized, bit_map)
-        loaded = self.package.load(folder / "model.packed").to(self.device)
         return {
             **how,
             "bytes": packed,
             "plan": dict(bit_map.bits),
             "seconds_train": trained,
-            "distance": None if teachable(self.task) is None else self.away(loaded, tell),
-            **self.scored(loaded, folder, "dev", tell),
+            "distance": distance,
+            **self.scored(folder / "model.packed", folder, "dev", tell),
         }
 
     def lesson(self, model: nn.Module) -> ShrinkTask:
@@ -232,19 +232,21 @@ class Works:
 
     def test(self, name: str, folder: Path, tell: Tell) -> Result:
         """A model's words on test."""
-        model = self.package.load(self.run / name / "model.packed").to(self.device)
-        return self.scored(model, folder, "test", tell)
+        return self.scored(self.run / name / "model.packed", folder, "test", tell)
 
-    def scored(self, model: nn.Module, folder: Path, split: str, tell: Tell) -> Result:
-        """What a model makes of a set, kept and counted."""
+    def scored(self, packed: Path, folder: Path, split: str, tell: Tell) -> Result:
+        """What a packed model makes of a set, as it ships; kept and counted."""
         began = time.perf_counter()
+        model, activations = self.package.judged(packed, self.space.activations, self.device)
         tell(0, 1, f"scoring {split}")
-        rows = checked(self.task.score(model, split), split)
+        with engines.on_one_core():
+            rows = checked(self.task.score(model, split), split)
         tell(1, 1, f"scoring {split}")
         write_atomic(folder / f"{split}.jsonl", to_jsonl(rows))
         counts = [row.errors for row in rows]
         return {
             split: {"wer": wer(counts), "ci95": list(bootstrap_ci95(counts)), **totals(counts)},
+            "activations": activations,
             "seconds_score": time.perf_counter() - began,
         }
 

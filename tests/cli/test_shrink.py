@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 from greenasr.data.corpora import read_corpus, save_cuts
 from greenasr.data.files import read_json
 from greenasr.data.grammar import generate
+from greenasr.runtime import engine as runtime
+from greenasr.score.scored import read_scored
+from greenasr.shrinking.board import Board
+from greenasr.shrinking.recognisers import Hearing, recogniser
+from greenasr.shrinking.texts import language_model
 
 Call = Callable[..., Any]
 TINY = "--epochs 1 --widths 2,8 --finer 4 --costs kl --step cluster --frames 2000".split()
@@ -65,14 +71,29 @@ def test_a_hybrid_is_shrunk_and_still_transcribes(
     value = json.loads(called.out)
     assert Path(value["model"]).stat().st_size < 0.7 * model.stat().st_size
     assert value["full"]["dev"]["wer"] == 0
+    assert {row["activations"] for row in value["models"]} == {"int8"}
+    assert value["full"]["activations"] == "float32"
     words = greenasr("transcribe", value["model"], heard / "test2.wav", "--arpa", lm)
     assert (
         words.code == 0 and {"LOW", "HIGH"} >= {line.split()[4] for line in words.out.splitlines()} != set()
     )
+    check_engines("tdnnf", model, heard, tmp_path, lm)
     assert (tmp_path / "report.html").exists()
     again = greenasr(*command, "--time", "0", "--max-bytes", model.stat().st_size)
     assert again.code == 0 and "full precision" in again.out
     assert "--lm" in greenasr("shrink", model, *sets(heard), "--out", tmp_path / "b").err
+
+
+def check_engines(kind: str, model: Path, heard: Path, run: Path, lm: Path | None = None) -> None:
+    """The same words by torch and by the runtime in float32; a run's words on test by the runtime in int8."""
+    cuts = {split: heard / f"{split}.cuts.jsonl.gz" for split in ("train", "dev", "test")}
+    network, task, package = recogniser(kind, model, cuts, Board(run), lm, Hearing(2000))
+    packed = run / "full" / "model.packed"
+    assert task.score(network, "dev") == task.score(runtime.load(packed, "float32").network, "dev")
+    name = read_json(run / "answer.json")["models"][-1]["name"]
+    judged, activations = package.judged(run / "models" / name / "model.packed", "int8", "cpu")
+    assert activations == "int8" and not isinstance(judged, torch.nn.Module)
+    assert task.score(judged, "dev") == read_scored(run / "models" / name / "dev.jsonl")
 
 
 @pytest.mark.parametrize("kind", ["transducer", "ctc"])
@@ -87,6 +108,7 @@ def test_networks_without_a_graph_are_shrunk(
     assert value["full"]["dev"]["wer"] < 50 and value["models"]
     assert "not worse" in called.out or "No smaller model" in called.out
     assert "leave --lm out" in greenasr(*command, "--lm", heard / "manifest.tsv").err
+    check_engines({"transducer": "rnnt", "ctc": "quartznet"}[kind], model, heard, tmp_path)
 
 
 def test_a_language_model_is_shrunk_by_the_tokens_it_foretells(
@@ -100,6 +122,12 @@ def test_a_language_model_is_shrunk_by_the_tokens_it_foretells(
     assert called.code == 0, called.err
     value = json.loads(called.out)
     assert value["full"]["test"]["del"] == value["full"]["test"]["ins"] == 0
+    assert {row["activations"] for row in value["models"]} == {"int8"}
+    _, task, package = language_model(model, {s: tmp_path / f"{s}.txt" for s in ("train", "dev", "test")})
+    packed = tmp_path / "run" / "full" / "model.packed"
+    network, activations = package.judged(packed, "int8", "cpu")
+    assert activations == "float32"  # in full precision
+    assert task.score(network, "dev") == task.score(runtime.load(packed, "float32").network, "dev")
     assert value["model"] is None or greenasr("perplexity", value["model"], tmp_path / "test.txt").code == 0
 
 
