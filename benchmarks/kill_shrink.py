@@ -74,7 +74,9 @@ def search(out: Path) -> None:
         loss(model, batch).backward()
         optimizer.step()
     dev = speech("dev", 100)
-    task = OwnTask(loss, train, dev, speech("test", 100), scorer, dev_batches=batches(dev))
+    task = OwnTask(
+        loss, train, dev, speech("test", 100), scorer, dev_batches=batches(dev), logits=lambda m, b: m(b[0])
+    )
     shrink(model.eval(), task, out, space=SPACE, question=Question(max_wer_increase=2.0))
 
 
