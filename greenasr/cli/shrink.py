@@ -45,7 +45,7 @@ def shrink(
     time: Annotated[
         str, typer.Option(help="No training begins that ends later: 90m, 2h; 0 trains none.")
     ] = "",
-    costs: Annotated[str, typer.Option(help="Estimates that make plans: hessian, kl.")] = "hessian,kl",
+    costs: Annotated[str, typer.Option(help="What makes plans: hessian, kl, divergence.")] = "hessian,kl",
     widths: Annotated[str, typer.Option(help="Widths that plans choose from.")] = "2,3,4,6,8",
     estimators: Annotated[str, typer.Option(help="Ways of training, in this order: bp, acosr, admm.")] = "bp",
     epochs: Annotated[float, typer.Option(help="Passes over the training cuts, for every model.")] = 4,

@@ -19,7 +19,7 @@ from greenasr.score.scored import Scored, read_scored
 
 FORMAT = "greenasr shrunk 2"
 MOST = 25  # lines of changed words
-COSTS = {"hessian": "Hessian plan", "kl": "KL plan"}
+COSTS = {"hessian": "Hessian plan", "kl": "KL plan", "divergence": "divergence plan"}
 WAYS = {"none": "post-training", "bp": "BP", "acosr": "ACosR", "admm": "ADMM", "ttq": "TTQ"}
 Value = Mapping[str, Any]
 
@@ -59,7 +59,9 @@ def label(row: Value) -> str:
     >>> label({"cost": "kl", "estimator": "bp", "bits": 3.26})
     'KL plan, BP, 3.3 bits'
     """
-    return f"{COSTS.get(row['cost'], row['cost'])}, {WAYS[row['estimator']]}, {row['bits']:.1f} bits"
+    n = len(row.get("dims") or ())
+    cut = f", {n} bottleneck{'s' * (n > 1)} cut" if n else ""
+    return f"{COSTS.get(row['cost'], row['cost'])}, {WAYS[row['estimator']]}, {row['bits']:.1f} bits{cut}"
 
 
 def size(n: float) -> str:

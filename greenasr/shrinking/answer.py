@@ -39,7 +39,7 @@ def models(search: Search) -> list[Row]:
                 "name": path.parent.name,
                 **{
                     key: found[key]
-                    for key in ("cost", "estimator", "bits", "bytes", "plan", "dev", "activations")
+                    for key in ("cost", "estimator", "bits", "bytes", "plan", "dims", "dev", "activations")
                 },
                 "ratio": full["bytes"] / found["bytes"],
                 "dev_against": against.to_json(),

@@ -32,13 +32,14 @@ from functools import cached_property, partial
 
 from torch import nn
 
-from greenasr.compress.allocate import allocate, plan
+from greenasr.compress.allocate import allocate, cluster_bytes
 from greenasr.pipeline.plans import read_costs
 from greenasr.roles import BitMap, CostTable
 from greenasr.score.decision import Comparison, compare
 from greenasr.score.scored import Scored, read_scored
 from greenasr.shrinking.board import Board, Job
 from greenasr.shrinking.budgets import after, limit_of, next_budget, next_guess, smallest
+from greenasr.shrinking.joint import Joint, factors_of
 from greenasr.shrinking.package import Package
 from greenasr.shrinking.settings import Question, Space
 from greenasr.shrinking.task import ShrinkTask, teachable
@@ -221,17 +222,13 @@ class Search:
 
     def _plans(self, size: int) -> list[str]:
         """A budget's plans that differ, by the size they take and their cost, least proxy first."""
-        found: dict[str, tuple[str, BitMap]] = {}
+        found: dict[str, tuple[dict[str, int], BitMap]] = {}
         suffix = f"-keep{len(self.kept)}" if self.kept else ""
         for method in self.costs:
-            costs = self.costs_of(method)
-            bit_map = self._plan_of(costs, size)
-            if dict(bit_map.bits) not in [dict(other.bits) for _, other in found.values()]:
-                found[f"{plan(costs, bit_map).bytes}-{method}{suffix}"] = method, bit_map
-        jobs = [
-            Job(f"plans/{name}", partial(self.works.proxy, method, self.costs_of(method), bit_map))
-            for name, (method, bit_map) in found.items()
-        ]
+            made = self._plan_of(method, size)
+            if made is not None and made not in found.values():
+                found[f"{bytes_of(made[1])}-{method}{suffix}"] = made
+        jobs = [Job(f"plans/{name}", partial(self.works.proxy, *made)) for name, made in found.items()]
         far = [result["distance"] for result in self.board.do(jobs)]
         return [name for _, name in sorted(zip(far, found, strict=True), key=lambda pair: pair[0])]
 
@@ -271,17 +268,40 @@ class Search:
 
     def _range(self) -> tuple[int, int]:
         """Bytes of the smallest and of the largest plan."""
-        costs = self.costs_of(next(iter(self.costs)))
-        pinned, widths = self.space.pinned, self.space.widths
+        costs, pinned = self.costs_of(next(iter(self.costs))), self.space.pinned
         ends = []
-        for width in (min(widths), max(widths)):
+        for width in (min(self.space.widths), max(self.space.widths)):
             bits = {c.name: pinned.get(c.name, width) for c in costs.clusters}
-            ends.append(plan(costs, BitMap(costs.clusters, bits, self.space.step)).bytes)
+            ends.append(bytes_of(BitMap(costs.clusters, bits, self.space.step)))
+        if "divergence" in self.costs:
+            ends[0] = min(ends[0], self._joint().smallest)
         return ends[0], ends[1]
 
-    def _plan_of(self, costs: CostTable, size: int) -> BitMap:
-        pinned = {name: bits for name, bits in self.space.pinned.items() if name not in self.kept}
-        return allocate(costs, bytes=size, pinned=pinned, step=self.space.step)
+    def _joint(self) -> Joint:
+        """The knapsack over widths and bottlenecks."""
+        cut = self.costs["divergence"].details["cut"]
+        moved = {name: {int(dim): cost for dim, cost in row.items()} for name, row in cut.items()}
+        costs, factors = self.costs_of("divergence"), factors_of(self.model)
+        return Joint(costs, moved, factors, self._pinned(), self.space.step)
+
+    def _plan_of(self, method: str, size: int) -> tuple[dict[str, int], BitMap] | None:
+        """Cut bottlenecks, and widths, of at most a size; None where the method has none so small."""
+        if method == "divergence":
+            joint = self._joint()
+            return joint.solve(size) if size >= joint.smallest else None
+        costs, pinned = self.costs_of(method), self._pinned()
+        narrowest = {c.name: pinned.get(c.name, min(self.space.widths)) for c in costs.clusters}
+        if size < bytes_of(BitMap(costs.clusters, narrowest, self.space.step)):
+            return None
+        return {}, allocate(costs, bytes=size, pinned=pinned, step=self.space.step)
+
+    def _pinned(self) -> dict[str, int]:
+        return {name: bits for name, bits in self.space.pinned.items() if name not in self.kept}
+
+
+def bytes_of(bit_map: BitMap) -> int:
+    """Bytes of a plan's codes and steps."""
+    return sum(cluster_bytes(c, bit_map.bits[c.name], bit_map.step) for c in bit_map.clusters)
 
 
 def plan_of(name: str) -> str:

@@ -12,7 +12,7 @@ from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
 from greenasr.runtime.weights import ACTIVATIONS
 
-COSTS = ("hessian", "kl")
+COSTS = ("hessian", "kl", "divergence")
 FORMAT = "greenasr shrink 2"
 
 
@@ -28,10 +28,11 @@ class Space:
 
     ``teach`` is the share of the training loss that the full model's outputs have, None the task's usual one,
     0 none; ``dropout`` is that of training, None the task's usual one with a teacher, else the model's own.
+    Costs by "divergence" are how far outputs move on dev, and cut bottlenecks as well where there are any.
     Models are judged with ``activations`` "int8", rounded row by row as the runtime computes, or "float32".
     """
 
-    costs: tuple[str, ...] = COSTS
+    costs: tuple[str, ...] = ("hessian", "kl")
     widths: tuple[int, ...] = (2, 3, 4, 6, 8)
     estimators: tuple[str, ...] = ("bp",)
     training: Training = field(default_factory=lambda: Training(epochs=4, lr=5e-4, weight_decay=0.0))

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from greenasr.compress.allocate import plan
 from greenasr.compress.clusters import make_clusters
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Diverged, Training, fit_
-from greenasr.data.files import write_atomic, write_json
+from greenasr.compress.truncate import truncated
+from greenasr.data.files import read_json, write_atomic, write_json
 from greenasr.models.dropout import set_dropout_
 from greenasr.ops.divergence import kl
 from greenasr.pipeline import engines
@@ -33,6 +33,7 @@ from greenasr.roles import BitMap, Cluster, CostTable, Quantized
 from greenasr.score.errors import bootstrap_ci95, wer
 from greenasr.score.scored import checked, to_jsonl
 from greenasr.shrinking.board import Result, Tell
+from greenasr.shrinking.joint import candidates, factors_of
 from greenasr.shrinking.package import Package
 from greenasr.shrinking.parts import BITS, named_tensors, rest_of, round_
 from greenasr.shrinking.settings import Space
@@ -88,6 +89,8 @@ class Works:
 
     def measure(self, method: str, folder: Path, tell: Tell) -> Result:
         """A cost table, or why this model has none: layers that run by no call, no second derivative."""
+        if method == "divergence":
+            return self.divergences(folder, tell)
         model = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(True)  # frozen weights too
         task: Any = _Small(self.task)
         try:
@@ -104,18 +107,56 @@ class Works:
         write_json(folder / "costs.json", costs.to_json())
         return {"method": method, "warning": costs.details.get("warning")}
 
-    def proxy(self, method: str, costs: CostTable, bit_map: BitMap, folder: Path, tell: Tell) -> Result:
-        """A plan, and how far its rounding moves the outputs."""
-        model = copy.deepcopy(self.model).to(self.device).eval()
+    def divergences(self, folder: Path, tell: Tell) -> Result:
+        """A cost table of what is wanted itself: how far outputs move, on a batch of dev.
+
+        For every cluster and width alone; where the network has bottlenecks, also for every layer with fewer.
+        """
+        if teachable(self.task) is None:
+            return {"method": "divergence", "unavailable": "the outputs of this task cannot be compared"}
+        widths, factors = self.space.widths, factors_of(self.model)
+        of = len(self.clusters) * len(widths) + sum(len(candidates(each[2])) - 1 for each in factors.values())
+        costs: dict[str, dict[int, float]] = {}
+        for cluster in self.clusters:
+            costs[cluster.name] = {}
+            for bits in widths:
+                tell(sum(map(len, costs.values())), of, f"rounding {cluster.name}")
+                model = copy.deepcopy(self.model).to(self.device)
+                bit_map = BitMap((cluster,), {cluster.name: bits}, self.space.step)
+                COMPRESSORS[UNTRAINED](bit_map).finish_(model)
+                costs[cluster.name][bits] = self.away(model, most=1)
+        cut: dict[str, dict[int, float]] = {}
+        for name, (_, _, width) in factors.items():
+            cut[name] = {width: 0.0}
+            for dim in candidates(width)[:-1]:
+                tell(sum(map(len, (*costs.values(), *cut.values()))) - len(cut), of, f"cutting {name}")
+                small = truncated(self.model, {name: dim}).to(self.device)  # type: ignore[arg-type]
+                cut[name][dim] = self.away(small, most=1)
+        table = CostTable("divergence", self.clusters, costs, {"cut": cut})
+        write_json(folder / "costs.json", table.to_json())
+        return {"method": "divergence", "warning": None}
+
+    def base(self, plan: str) -> nn.Module:
+        """The full model with a plan's bottlenecks, as trainings begin."""
+        path = self.run / "plans" / plan / "dims.json"
+        if not path.exists():
+            return copy.deepcopy(self.model).to(self.device)
+        return truncated(self.model, read_json(path)).to(self.device)  # type: ignore[arg-type]
+
+    def proxy(self, dims: Mapping[str, int], bit_map: BitMap, folder: Path, tell: Tell) -> Result:
+        """A plan, and how far cutting and rounding to it move the outputs."""
+        write_json(folder / "bit_map.json", bit_map.to_json())
+        if dims:
+            write_json(folder / "dims.json", dict(dims))
+        model = self.base(folder.name).eval()
         COMPRESSORS[UNTRAINED](bit_map).finish_(model)
         distance = self.away(model, tell)
         if not math.isfinite(distance):
-            raise ValueError(f"the dev loss of a {method} plan is {distance}: look at the loss.")
-        write_json(folder / "bit_map.json", bit_map.to_json())
+            raise ValueError(f"the dev loss of the plan {folder.name} is {distance}: look at the loss.")
         return {
             "distance": distance,
             "bits": bit_map.average_bits,
-            "bytes": plan(costs, bit_map).bytes,
+            "dims": dict(dims),
         }
 
     def parts(self, folder: Path, tell: Tell) -> Result:
@@ -187,8 +228,8 @@ class Works:
         self, name: str, estimator: str, training: Training, folder: Path, tell: Tell
     ) -> tuple[nn.Module, Mapping[str, Quantized]]:
         """A plan's model on its grid, by an estimator; Diverged where it leaves the finite numbers."""
-        bit_map = read_bit_map(self.run / "plans" / name / "bit_map.json", self.model)
-        model, compressor = copy.deepcopy(self.model).to(self.device), COMPRESSORS[estimator](bit_map)
+        model = self.base(name)
+        compressor = COMPRESSORS[estimator](read_bit_map(self.run / "plans" / name / "bit_map.json", model))
         if estimator == UNTRAINED:
             quantized = compressor.finish_(model)
         else:
@@ -201,7 +242,8 @@ class Works:
 
     def train(self, name: str, estimator: str, folder: Path, tell: Tell) -> Result:
         """A plan's model, packed, and its words on dev."""
-        bit_map = read_bit_map(self.run / "plans" / name / "bit_map.json", self.model)
+        plan = self.run / "plans" / name
+        bit_map = read_bit_map(plan / "bit_map.json")
         began = time.perf_counter()
         how = {"bits": bit_map.average_bits, "cost": name.split("-")[1], "estimator": estimator}
         try:
@@ -215,6 +257,7 @@ class Works:
             **how,
             "bytes": packed,
             "plan": dict(bit_map.bits),
+            "dims": read_json(plan / "dims.json") if (plan / "dims.json").exists() else {},
             "seconds_train": trained,
             "distance": distance,
             **self.scored(folder / "model.packed", folder, "dev", tell),

@@ -84,6 +84,22 @@ def test_a_hybrid_is_shrunk_and_still_transcribes(
     assert "--lm" in greenasr("shrink", model, *sets(heard), "--out", tmp_path / "b").err
 
 
+def test_a_network_s_bottlenecks_are_cut_under_the_same_budget(
+    heard: Path, tones: Path, tmp_path: Path, greenasr: Call
+) -> None:
+    command = ["shrink", tones / "model.packed", *sets(heard), "--lm", tones / "lm.arpa", *TINY]
+    command[command.index("kl")] = "divergence"
+    called = greenasr(*command, "--max-wer-increase", "90", "--out", tmp_path, "--json")
+    assert called.code == 0, called.err
+    rows = json.loads(called.out)["models"]
+    cut = next(row for row in rows if row["dims"])
+    packed = runtime.load(tmp_path / "models" / cut["name"] / "model.packed")
+    assert list(packed.config["bottleneck"]) == [cut["dims"]["layers.0"]] < [16]
+    costs = read_json(tmp_path / "costs-divergence" / "costs.json")
+    assert list(costs["details"]["cut"]["layers.0"]) == ["16", "4", "8", "12"]
+    assert ", 1 bottleneck cut" in greenasr("report", tmp_path).out
+
+
 def check_engines(kind: str, model: Path, heard: Path, run: Path, lm: Path | None = None) -> None:
     """The same words by torch and by the runtime in float32; a run's words on test by the runtime in int8."""
     cuts = {split: heard / f"{split}.cuts.jsonl.gz" for split in ("train", "dev", "test")}
