@@ -49,6 +49,10 @@ def transcribe(
         float | None,
         typer.Option(help="Width of the search: cost in a graph (15), or hypotheses without one."),
     ] = None,
+    lm_weight: Annotated[
+        float | None,
+        typer.Option(help="Ask --arpa inside a CTC network's beam, for any words, instead of in a graph."),
+    ] = None,
     nbest: Annotated[int, typer.Option(help="Also so many hypotheses an utterance, into --out.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON lines that `greenasr rescore` reads.")] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the network.")] = "runtime",
@@ -72,7 +76,7 @@ def transcribe(
     sources, pauses = named(audio), Pauses(pause)
     recogniser = load_any(
         model, graph, arpa, n=nbest, acoustic_scale=acoustic_scale, word_penalty=word_penalty, beam=beam,
-        engine=engine,
+        lm_weight=lm_weight, engine=engine,
     )  # fmt: skip
     rates = {path: checked_rate(path, rate, mix) for path in sources}
     spent = Spent()

@@ -8,9 +8,10 @@ end in a blank and of those that end in its last label, so that alignments of on
     b_t(y) = p(blank | t) (b_{t-1}(y) + l_{t-1}(y))
     l_t(y) = p(y_U | t) (l_{t-1}(y) + [y_U ≠ y_{U-1}] l_{t-1}(y_{<U}) + b_{t-1}(y_{<U}))
 
-and after each frame the ``beam`` best labellings of b + l; when labels came, `align` tells afterwards.
-Graves 2012 (PhD thesis, §7.5); Hannun et al. 2014, arXiv 1408.2873.  Words and n-grams are the decoding
-graph's (`ctc_graph`).  Shapes: T frames, C classes, U labels.
+and after each frame the ``beam`` best labellings of b + l, with what an n-gram says of their words where one
+is given (`ctc_words`); when labels came, `align` tells afterwards.  Graves 2012 (PhD thesis, §7.5); Hannun et
+al. 2014, arXiv 1408.2873.  A lexicon is the decoding graph's (`ctc_graph`).  Shapes: T frames, C classes, U
+labels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from greenasr.decode.ctc_words import Said, WordNGram
 from greenasr.decode.transducer import BLANK, Floats, Hypothesis, log_add
 
 
@@ -28,12 +30,14 @@ from greenasr.decode.transducer import BLANK, Floats, Hypothesis, log_add
 class PrefixBeam:
     """How wide the search is, and how many labellings come out.
 
-    Of a frame only classes within ``prune`` nats of its likeliest are tried; a ``beam`` of 1 is greedy.
+    Of a frame only classes within ``prune`` nats of its likeliest are tried; a ``beam`` of 1 is greedy, which
+    takes no ``words``: the n-gram that ranks labellings with the network.
     """
 
     beam: int = 16
     nbest: int = 8
     prune: float = 8.0
+    words: WordNGram | None = None
 
     def __post_init__(self) -> None:
         """Refuse a search that cannot move."""
@@ -42,13 +46,16 @@ class PrefixBeam:
                 f"a beam of {self.beam}, {self.nbest} hypotheses, prune {self.prune:g}: the beam must be 1 "
                 "or more, hypotheses 1 to the beam, prune above 0."
             )
+        if self.beam == 1 and self.words is not None:
+            raise ValueError("a beam of 1 is greedy and cannot ask an n-gram: give a beam of 2 or more.")
 
     def __call__(self, logprobs: Floats) -> list[Hypothesis]:
         """Log probabilities (T, C) of one utterance -> its hypotheses, best first, at least one."""
         if self.beam == 1:
             return [greedy(logprobs)]
-        found = prefix_beam(logprobs, self.beam, self.prune)[: self.nbest]
-        return [Hypothesis(y, logp, align(logprobs, y)[1], logp) for y, logp in found]
+        found = prefix_beam(logprobs, self.beam, self.prune, self.words)[: self.nbest]
+        said = self.words.total if self.words is not None else lambda labels: 0.0
+        return [Hypothesis(y, logp, align(logprobs, y)[1], logp + said(y)) for y, logp in found]
 
 
 def collapse(path: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -92,13 +99,17 @@ class _Prefix:
         return log_add(self.blank, self.label)
 
 
-def prefix_beam(logprobs: Floats, beam: int, prune: float = math.inf) -> list[tuple[tuple[int, ...], float]]:
-    """The ``beam`` likeliest labellings found with their log probabilities, best first, of (T, C).
+def prefix_beam(
+    logprobs: Floats, beam: int, prune: float = math.inf, words: WordNGram | None = None
+) -> list[tuple[tuple[int, ...], float]]:
+    """The ``beam`` best labellings found with the network's log probabilities, best first, of (T, C).
 
-    With a beam that holds every labelling they are exact.  Raises ValueError for outputs that are no numbers.
+    Best is likeliest, or with ``words`` what ranks first with its n-gram.  With a beam that holds every
+    labelling the probabilities are exact.  Raises ValueError for outputs that are no numbers.
     """
     check_numbers(logprobs)
     kept: dict[tuple[int, ...], _Prefix] = {(): _Prefix(blank=0.0)}
+    said: dict[tuple[int, ...], Said] = {} if words is None else {(): words.begin()}
     for row in logprobs.astype(np.float64).tolist():
         low = max(row) - prune
         tried = [k for k, p in enumerate(row) if k != BLANK and p >= low]
@@ -113,8 +124,16 @@ def prefix_beam(logprobs: Floats, beam: int, prune: float = math.inf) -> list[tu
                 if begins > -math.inf:
                     longer = after.setdefault((*labels, k), _Prefix())
                     longer.label = log_add(longer.label, begins)
-        kept = dict(sorted(after.items(), key=lambda item: -item[1].total)[:beam])
-    return [(labels, prefix.total) for labels, prefix in kept.items()]
+        if words is None:
+            kept = dict(sorted(after.items(), key=lambda item: -item[1].total)[:beam])
+            continue
+        for labels in after.keys() - said.keys():
+            said[labels] = words.extend(said[labels[:-1]], labels[-1])
+        ranked = sorted(after.items(), key=lambda item: -item[1].total - said[item[0]].score)
+        kept = dict(ranked[:beam])
+        said = {labels: said[labels] for labels in kept}
+    found = [(labels, prefix.total) for labels, prefix in kept.items()]
+    return found if words is None else sorted(found, key=lambda each: -each[1] - words.end(said[each[0]]))
 
 
 def align(logprobs: Floats, labels: Sequence[int]) -> tuple[float, tuple[int, ...]]:

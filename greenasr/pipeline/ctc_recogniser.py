@@ -17,6 +17,7 @@ from greenasr.data.features import RATE, SHIFT, Feats, Features
 from greenasr.decode.arpa import read_arpa
 from greenasr.decode.ctc import PrefixBeam
 from greenasr.decode.ctc_graph import build_ctc_graph, cached_ctc_graph, ctc_graph_key
+from greenasr.decode.ctc_words import WordNGram
 from greenasr.decode.graph import DecodingGraph
 from greenasr.decode.labels import spellings
 from greenasr.decode.nbest import NBest
@@ -92,20 +93,27 @@ def load_ctc_recogniser(
     acoustic_scale: float = 1.0,
     word_penalty: float = 0.0,
     beam: float | None = None,
+    lm_weight: float | None = None,
     n: int = 0,
     engine: Engine = "runtime",
 ) -> CtcRecogniser:
     """A packed CTC network alone, or with the graph in ``graph``, or one of the n-gram ``arpa``'s words.
 
-    ``beam`` counts labellings, at least ``n``, or is a graph's width in cost.
+    With an ``lm_weight`` there is no graph: the n-gram ranks the labellings of a prefix beam, which may spell
+    other words than it has.  ``beam`` counts labellings, at least ``n``, or is a graph's width in cost.
     """
     if graph is not None and arpa is not None:
         raise ValueError("give --graph FOLDER or --arpa FILE, not both.")
     if n < 0:
         raise ValueError(f"{n} hypotheses an utterance: expected 1 or more.")
+    if lm_weight is not None and (arpa is None or acoustic_scale != 1.0):
+        raise ValueError("--lm-weight is of --arpa inside the beam: give --arpa, and no --acoustic-scale.")
     network, units = engines.ctc(model, packed, engine)
-    if graph is None and arpa is None:
-        if acoustic_scale != 1.0 or word_penalty:
+    if lm_weight is not None or (graph is None and arpa is None):
+        words = None
+        if lm_weight is not None and arpa is not None:
+            words = WordNGram(read_arpa(arpa), units.tokenizer, lm_weight, word_penalty)
+        elif acoustic_scale != 1.0 or word_penalty:
             raise ValueError(
                 "--acoustic-scale and --word-penalty are a graph's: give --arpa or --graph too, or neither."
             )
@@ -114,7 +122,7 @@ def load_ctc_recogniser(
                 f"--beam {beam:g}: without a graph it is a number of labellings, 1 or more; {BEAM} is usual."
             )
         wide = max(BEAM, n) if beam is None else int(beam)
-        return CtcRecogniser(network, units, PrefixBeam(wide, max(n, 1)))
+        return CtcRecogniser(network, units, PrefixBeam(wide, max(n, 1), words=words))
     found = graph_of_words(model, units, arpa) if arpa is not None else read_graph(graph or Path())
     decoder = Decoder(
         found, acoustic_scale, word_penalty, GRAPH_BEAM if beam is None else beam,

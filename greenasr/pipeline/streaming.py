@@ -172,21 +172,26 @@ def load_any(
     acoustic_scale: float = 1.0,
     word_penalty: float = 0.0,
     beam: float | None = None,
+    lm_weight: float | None = None,
     n: int = 0,
     engine: Engine = "runtime",
 ) -> Recognising:
     """The recogniser of a packed file: a transducer alone, an acoustic model with `load_recogniser`'s graph.
 
-    A CTC network is either, see `ctc_recogniser`.  ``beam`` counts hypotheses of a search without a graph, at
-    least ``n``, and is a graph's width in cost.
+    A CTC network is either, or takes an n-gram by ``lm_weight``, see `ctc_recogniser`.  ``beam`` counts
+    hypotheses of a search without a graph, at least ``n``, and is a graph's width in cost.
     """
     engines.check_engine(engine)
     packed = engines.read(model)
     if packed.model == "quartznet":
         return load_ctc_recogniser(
             model, packed, graph, arpa, acoustic_scale=acoustic_scale, word_penalty=word_penalty, beam=beam,
-            n=n, engine=engine,
+            lm_weight=lm_weight, n=n, engine=engine,
         )  # fmt: skip
+    if lm_weight is not None:
+        raise ValueError(
+            f"{model}: --lm-weight is of a CTC network's beam, this is {packed.model}: leave it out."
+        )
     if packed.model != "rnnt":
         return load_recogniser(
             model, graph, arpa, acoustic_scale=acoustic_scale, word_penalty=word_penalty,

@@ -72,6 +72,10 @@ def test_the_command_prints_words_and_keeps_the_graph_beside_the_model(
         called = greenasr("transcribe", model, tmp_path / "a.wav", *more)
         assert called.code == 0, called.err
         assert [line.split()[4] for line in called.out.splitlines()] == WORDS
+    called = greenasr(
+        "transcribe", model, tmp_path / "a.wav", "--arpa", tones / "lm.arpa", "--lm-weight", 0.5
+    )
+    assert [line.split()[4] for line in called.out.splitlines()] == WORDS, called.err
     (graph,) = tmp_path.glob("model.packed.graph-*")
     called = greenasr("transcribe", model, tmp_path / "a.wav", "--graph", graph)
     assert [line.split()[4] for line in called.out.splitlines()] == WORDS
@@ -82,6 +86,8 @@ def test_what_does_not_belong_together_is_refused(tones_ctc: Path, tones: Path, 
         load_any(tones_ctc, beam=2.5)
     with pytest.raises(ValueError, match="are a graph's: give --arpa or --graph too"):
         load_any(tones_ctc, acoustic_scale=0.5)
+    with pytest.raises(ValueError, match="--lm-weight is of --arpa inside the beam"):
+        load_any(tones_ctc, lm_weight=0.5)
     with pytest.raises(ValueError, match="not both"):
         load_any(tones_ctc, arpa=tones / "lm.arpa", graph=tmp_path)
     other = tmp_path / "other.arpa"
