@@ -74,8 +74,9 @@ class SpeechPlace(Generic[R]):
         return corpus.tests or tuple(s for s in self.splits if s not in (corpus.train, corpus.dev))
 
     def store(self, split: str) -> FeatureStore:
-        """The features of a split."""
-        return FeatureStore.open(read_json(self.run / "features" / "folders.json")[split])
+        """The features of a split, wherever the run's folder has been moved since."""
+        there = self.run / "features"
+        return FeatureStore.open(there.joinpath(*Path(read_json(there / "folders.json")[split]).parts[-2:]))
 
     def store_of(self, part: str, name: str) -> FeatureStore:
         """The features that hold a set of a part: its own, or for a fold those of the training split."""
@@ -226,7 +227,7 @@ def make_features(
             cuts, folder / split, features, samples, speeds=speeds, jobs=place.jobs,
             progress=noted(tell, f"features of {split}"),
         )  # fmt: skip
-        folders[split], frames[split] = str(store.folder), int(store.frames.sum())
+        folders[split], frames[split] = f"{split}/{store.folder.name}", int(store.frames.sum())
     write_json(folder / "folders.json", folders)
     return {"frames": frames}
 

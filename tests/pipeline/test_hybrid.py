@@ -214,6 +214,18 @@ def test_a_folder_of_another_run_is_refused(
     assert re.search(r"run/recipe.json: this folder holds a run with other settings \(align\)", called.err)
 
 
+def test_a_run_goes_on_where_its_folder_has_been_moved(
+    corpus: Path, tmp_path: Path, write_recipe: Recipe, greenasr: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path, FLOAT)
+    monkeypatch.chdir(tmp_path)
+    assert greenasr("table", recipe, "--data", corpus, "--out", "run", "--only", "features").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").rename(tmp_path / "elsewhere" / "moved")
+    called = greenasr("table", recipe, "--data", corpus, "--out", "elsewhere/moved", "--only", "all/align")
+    assert called.code == 0, called.err
+
+
 def test_a_model_cut_short_is_named_and_what_is_finished_stays(
     corpus: Path, tmp_path: Path, write_recipe: Recipe, greenasr: Call
 ) -> None:
