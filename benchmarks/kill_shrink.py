@@ -117,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--within", type=float, default=0.6, help="latest kill, in undisturbed runs")
     given = parser.parse_args()
     torch.set_num_threads(1)
     draw, folder = random.Random(given.seed), Path(tempfile.mkdtemp())
@@ -127,7 +128,7 @@ def main() -> None:
     kills = runs = differ = 0
     while kills < given.kills:
         out, here = folder / f"run{runs}", 0
-        while not call(out, draw.uniform(0, 0.6 * whole) if kills + here < given.kills else None):
+        while not call(out, draw.uniform(0, given.within * whole) if kills + here < given.kills else None):
             here += 1
         kills, runs = kills + here, runs + 1
         found = digests(out)
