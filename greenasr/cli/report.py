@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from greenasr.cli.progress import out, show
+from greenasr.data.files import read_json
 from greenasr.report import shrunk
 
 
@@ -49,6 +50,19 @@ def print_table(run: Path) -> None:
             f"{name:<{width}} {shrunk.size(size):>10} {ratio:>7.1f}x {dev['wer']:>6.2f} {heard:>6}  {verdict}"
         )
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if (run / "system" / "answer.json").exists():
+        out.print("\nwith a language model, in one budget of bytes:")
+        system = read_json(run / "system" / "answer.json")
+        out.print(system["sentence"], markup=False, highlight=False)
+        for row in sorted(system["pairs"], key=lambda row: -row["bytes"]):
+            heard = f", test {row['test']['wer']:.2f}" if row.get("test") else ""
+            verdict = row.get("verdict") or ("" if row["passes_dev"] else "loses words on dev")
+            star = " *" if row["name"] == system["smallest"] else ""
+            line = (
+                f"{row['recogniser']} + {row['lm']}{star}: {shrunk.size(row['bytes'])}, {row['ratio']:.1f}x, "
+            )
+            line += f"dev {row['dev']['wer']:.2f}{heard}  {verdict}"
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
     if value["effort"]:
         out.print(f"\n{shrunk.effort_of(value['effort'])}", highlight=False, soft_wrap=True)
     out.print(f"\nthe page of it: {run / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

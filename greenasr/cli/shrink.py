@@ -21,6 +21,7 @@ from greenasr.shrinking.recognisers import Hearing, recogniser
 from greenasr.shrinking.settings import Question, Space
 from greenasr.shrinking.shrink import SETTINGS
 from greenasr.shrinking.shrink import shrink as search
+from greenasr.shrinking.system import System, parts_of
 from greenasr.shrinking.texts import language_model
 from greenasr.tasks.networks import ACOUSTIC_MODELS, CTC_MODELS, LANGUAGE_MODELS, TRANSDUCERS
 
@@ -36,6 +37,10 @@ def shrink(
     test: Annotated[Path, typer.Option(help="Cuts that judge it, scored once, at the end.")],
     out: Annotated[Path, typer.Option(help="Run folder, for smallest.packed and report.html.")],
     lm: Annotated[Path | None, typer.Option(help="An ARPA file, which a hybrid hears with.")] = None,
+    rescore: Annotated[
+        Path | None,
+        typer.Option(help="A finished search of a language model, which shares one budget with this hybrid."),
+    ] = None,
     max_wer_increase: Annotated[
         float | None, typer.Option(help="Points of WER that may be lost: such a loss must be ruled out.")
     ] = None,
@@ -102,20 +107,24 @@ def shrink(
         max_wer_increase, seconds(time), max_bytes, trainings=None if trainings == -1 else trainings
     )
     check_writable(out / SETTINGS)
+    if rescore is not None:
+        parts_of(rescore)
     kind, sets = packed_format.read(model).model, {"train": train, "dev": dev, "test": test}
     network: Any
     task: Any
     package: Any
     with bars() as tell:
         if kind in LANGUAGE_MODELS:
-            if lm is not None:
-                raise ValueError(f"{model}: is a language model itself: leave --lm out.")
+            if lm is not None or rescore is not None:
+                raise ValueError(f"{model}: is a language model itself: leave --lm and --rescore out.")
             network, task, package = language_model(model, sets)
         elif kind in RECOGNISERS:
             hearing = Hearing(
                 frames, speeds=_numbers("--speeds", speeds, float), beam=beam, acoustic_scale=acoustic_scale,
                 word_penalty=word_penalty,
             )  # fmt: skip
+            if rescore is not None and kind not in ACOUSTIC_MODELS:
+                raise ValueError(f"{model}: a {kind} gives no lists to reorder: leave --rescore out.")
             network, task, package = recogniser(kind, model, sets, Board(out, tell), lm, hearing, jobs)
         else:
             raise ValueError(
@@ -125,6 +134,8 @@ def shrink(
             network, task, out, space=space, question=question, package=package, allow_overlap=allow_overlap,
             worker=worker, device=device, tell=tell,
         )  # fmt: skip
+        if rescore is not None and found is not None and lm is not None:
+            System(task, package, Board(out, tell), rescore, lm, question, activations).run()
     if found is None:
         show({"out": str(out), "worker": True}, as_json, f"{out}: nothing left to do for a worker")
         return

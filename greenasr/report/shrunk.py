@@ -48,6 +48,8 @@ def contents(value: Value, run: Path) -> page.Page:
     sheets = [models_sheet(value)]
     if value["smallest"]:
         sheets += words_sheets(value, run)
+    if (run / "system" / "answer.json").exists():
+        sheets.append(system_sheet(read_json(run / "system" / "answer.json")))
     sheets += [parts_sheet(value), times_sheet(value)]
     note = " ".join(value["notes"])
     return page.Page("The smallest model that loses no words", value["sentence"], sheets, note)
@@ -179,6 +181,28 @@ def lines_of(kind: str, found: Counter[tuple[str, str, str]]) -> list[dict[str, 
     ]
 
 
+def system_sheet(value: Value) -> page.Sheet:
+    """Pairs of a recogniser and a language model under one budget."""
+    rows = [
+        {
+            "recogniser": row["recogniser"],
+            "language model": row["lm"] + (" ★" if row["name"] == value["smallest"] else ""),
+            "files": f"{size(row['bytes_recogniser'])} + {size(row['bytes_lm'])}",
+            "smaller": f"{row['ratio']:.1f}x",
+            "WER dev": f"{row['dev']['wer']:.2f}",
+            "WER test": f"{row['test']['wer']:.2f}" if row.get("test") else "–",
+            "verdict": row.get("verdict") or ("not tested" if row["passes_dev"] else "loses words on dev"),
+        }
+        for row in sorted(value["pairs"], key=lambda row: -row["bytes"])
+    ]
+    full = value["full"]
+    note = (
+        f"{value['sentence']} Both in full precision: {size(full['bytes'])}, WER {full['dev']['wer']:.2f} on "
+        f"dev, {full['test']['wer']:.2f} on test. Weights of rescoring were tuned with these on dev."
+    )
+    return page.Sheet("One budget for recogniser and language model", rows, note)
+
+
 def parts_sheet(value: Value) -> page.Sheet:
     """What rounding each part alone does, the most sensitive first."""
     parts = value["parts"]
@@ -216,6 +240,7 @@ def times_sheet(value: Value) -> page.Sheet:
         "untrained": "models without training, on dev",
         "trained": "training, and those models on dev",
         "test": "the finalists on test",
+        "system": "pairs with a language model",
     }
     effort = value["effort"]
     cpu = effort["by_kind"] if effort and effort["measure"] == "seconds_cpu" else {}

@@ -19,7 +19,7 @@ KINDS = {  # of work, by the first part of a job's name
     "parts": "proxies",
     "plans": "proxies",
     "wide": "untrained",
-    **{name: name for name in ("briefs", "full", "test")},
+    **{name: name for name in ("briefs", "full", "test", "system")},
 }
 Row = dict[str, Any]
 
@@ -191,7 +191,7 @@ def effort(search: Search) -> Row | None:
 
 def seconds(search: Search, measure: str = "seconds") -> dict[str, float]:
     """Seconds of finished work by kind: costs, proxies, models without and with training, test."""
-    kinds = ("data", "full", "costs", "proxies", "briefs", "untrained", "trained", "test")
+    kinds = ("data", "full", "costs", "proxies", "briefs", "untrained", "trained", "test", "system")
     found, run = dict.fromkeys(kinds, 0.0), search.board.run
     for path in sorted(run.glob("**/result.json")):
         name = path.parent.relative_to(run).as_posix()

@@ -29,10 +29,11 @@ from greenasr.decode.chain_graphs import denominator_graph, numerator_graph
 from greenasr.decode.ctc import PrefixBeam
 from greenasr.decode.graph import DecodingGraph, cached_graph
 from greenasr.decode.labels import words_of
+from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import UNK
 from greenasr.decode.phone_lm import estimate
 from greenasr.decode.transducer_beam import BeamSearch
-from greenasr.decode.wfst import Decoder
+from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.pipeline import engines
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.ctc_models import load_ctc
@@ -52,6 +53,32 @@ from greenasr.tasks.transducer import Transduction, carried
 Hear = Callable[[Any, str], Mapping[str, Sequence[str]]]  # model, split -> words of every utterance
 MOST = 5  # labels an encoder frame of a transducer
 PHONE_ORDER = 3
+
+
+@dataclass(frozen=True, eq=False)
+class ByGraph:
+    """How a hybrid finds words, and lists of hypotheses, on either engine."""
+
+    listening: Chain
+    decoder: Decoder
+
+    def __call__(self, model: Any, split: str) -> dict[str, list[str]]:
+        """The best path's words of every utterance."""
+        return {u: list(self.decoder.best(each).words) for u, each in self.logits(model, split).items()}
+
+    def lists(self, model: Any, split: str, most: int) -> list[NBest]:
+        """At most so many hypotheses of every utterance."""
+        store, decoder = self.listening.stores[split], self.decoder
+        scale, penalty = decoder.acoustic_scale, decoder.word_penalty
+        return [
+            to_nbest(u, decoder.nbest(each, most), store.texts[store.place[u]], scale, penalty)
+            for u, each in self.logits(model, split).items()
+        ]
+
+    def logits(self, model: Any, split: str) -> Mapping[str, Any]:
+        """Of every utterance."""
+        by_torch = isinstance(model, nn.Module)
+        return self.listening.logits(model, split) if by_torch else self.listening.heard(model.logits, split)
 
 
 @dataclass(frozen=True)
@@ -294,12 +321,7 @@ def _hybrid(
         hearing.beam or 15.0,
     )
 
-    def hear(model: Any, split: str) -> dict[str, list[str]]:
-        torch_runs = isinstance(model, nn.Module)
-        found = listening.logits(model, split) if torch_runs else listening.heard(model.logits, split)
-        return {u: list(decoder.best(each).words) for u, each in found.items()}
-
-    return task, hear
+    return task, ByGraph(listening, decoder)
 
 
 def check_ids(ids: Mapping[str, Sequence[str]]) -> None:

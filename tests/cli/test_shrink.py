@@ -147,6 +147,40 @@ def test_a_language_model_is_shrunk_by_the_tokens_it_foretells(
     assert value["model"] is None or greenasr("perplexity", value["model"], tmp_path / "test.txt").code == 0
 
 
+def test_a_recogniser_and_its_language_model_share_one_budget(
+    heard: Path, tones: Path, made: Path, tmp_path: Path, greenasr: Call
+) -> None:
+    for split, repeats in (("train", 8), ("dev", 2), ("test", 3)):
+        (tmp_path / f"{split}.txt").write_text("\n".join(TEXTS * repeats) + "\n")
+    shape = "--tokenizer words --layers 1 --dim 16 --heads 2 --hidden 16 --length 16 --batch 4".split()
+    train = ["train", tmp_path / "train.txt", "--out", tmp_path / "lm", *shape, "--epochs", "2"]
+    assert greenasr(*train).code == 0
+    texts = sets(tmp_path, "txt")
+    margin, lm_run = ["--max-wer-increase", "60"], tmp_path / "lm-run"
+    model = tmp_path / "lm" / "model.packed"
+    called = greenasr("shrink", model, *texts, *TINY, *margin, "--out", lm_run, "--allow-overlap")
+    assert called.code == 0, called.err
+    command = ["shrink", tones / "model.packed", *sets(heard), "--lm", tones / "lm.arpa", *TINY, *margin]
+    assert "no answer.json" in greenasr(*command, "--out", tmp_path / "a", "--rescore", tmp_path).err
+    called = greenasr(*command, "--out", tmp_path / "run", "--rescore", lm_run)
+    assert called.code == 0, called.err
+    system, page = tmp_path / "run" / "system", tmp_path / "run" / "report.html"
+    value = read_json(system / "answer.json")
+    answers = [read_json(run / "answer.json") for run in (lm_run, tmp_path / "run")]
+    assert len(value["pairs"]) <= 1 + sum(row["front"] for each in answers for row in each["models"])
+    row = next(row for row in value["pairs"] if row["name"] == value["smallest"])
+    passing = [each["bytes"] for each in value["pairs"] if each["passes_dev"]]
+    assert row["bytes"] == min(passing) < value["full"]["bytes"]
+    sizes = [(system / name).stat().st_size for name in ("recogniser.packed", "lm.packed")]
+    assert sum(sizes) == row["bytes"] == row["bytes_recogniser"] + row["bytes_lm"]
+    assert value["looked"] == len(list((system / "test").iterdir())) - 1
+    assert "with a language model, in one budget" in called.out
+    assert "One budget for recogniser and language model</h2>" in page.read_text()
+    before = (system / "answer.json").read_bytes()
+    assert greenasr(*command, "--out", tmp_path / "run", "--rescore", lm_run).code == 0
+    assert (system / "answer.json").read_bytes() == before
+
+
 def test_bad_input_is_one_line(heard: Path, tones: Path, made: Path, tmp_path: Path, greenasr: Call) -> None:
     model, out = tones / "model.packed", ["--out", tmp_path / "a"]
     lm = ["--lm", tones / "lm.arpa"]
