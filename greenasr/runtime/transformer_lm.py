@@ -22,11 +22,12 @@ from greenasr.runtime.pointwise import Floats, gelu, layer_norm, softmax
 from greenasr.runtime.weights import Weights
 
 Ids = NDArray[np.integer[Any]]
+LANES = 16  # tokens whose keys the kernels read at once
 
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """Keys and values of one layer, (N, H, P, D/H) each: a value, though steps that follow it share memory.
+    """Keys (N, H, D/H, P), values (N, H, P, D/H) of one layer: a value, though what follows it shares memory.
 
     The arrays have room behind the P tokens.  Of all that go on from one past the first takes the room
     behind it, by the entry that it makes in ``taken``, and the others get copies.
@@ -40,25 +41,26 @@ class Past:
     @classmethod
     def empty(cls, n: int, heads: int, room: int, width: int) -> Past:
         """Nothing said, with room for so many tokens."""
-        shape = (n, heads, room, width)
-        return cls(np.empty(shape, np.float32), np.empty(shape, np.float32))
+        room = -(-room // LANES) * LANES
+        keys, values = (n, heads, width, room), (n, heads, room, width)
+        return cls(np.empty(keys, np.float32), np.empty(values, np.float32))
 
     def reserved(self, n_tokens: int) -> Past:
         """This past with room for the tokens after it, which the caller writes behind the ones there are."""
         start, end, mine = self.length, self.length + n_tokens, object()
-        n, heads, room, width = self.keys.shape
+        n, heads, room, width = self.values.shape
         past = self
         if end > room or self.taken.setdefault(start, mine) is not mine:
             past = Past.empty(n, heads, max(2 * end, room), width)
             past.taken[start] = mine
-            past.keys[:, :, :start] = self.keys[:, :, :start]
+            past.keys[..., :start] = self.keys[..., :start]
             past.values[:, :, :start] = self.values[:, :, :start]
         return Past(past.keys, past.values, end, past.taken)
 
     def with_next(self, keys: Floats, values: Floats) -> Past:
         """This past and the tokens after it, (N, H, T, D/H) each."""
         past = self.reserved(keys.shape[2])
-        past.keys[:, :, self.length : past.length] = keys
+        past.keys[..., self.length : past.length] = keys.swapaxes(2, 3)
         past.values[:, :, self.length : past.length] = values
         return past
 
@@ -136,8 +138,8 @@ class _Layer:
             return rows, after
         parts = self.qkv(x).reshape(n, t, 3, self.heads, dim // self.heads).transpose(2, 0, 3, 1, 4)
         past = past.with_next(parts[1], parts[2])
-        keys, values = past.keys[:, :, : past.length], past.values[:, :, : past.length]
-        scores = parts[0] @ keys.swapaxes(2, 3) * np.float32((dim // self.heads) ** -0.5)
+        keys, values = past.keys[..., : past.length], past.values[:, :, : past.length]
+        scores = parts[0] @ keys * np.float32((dim // self.heads) ** -0.5)
         if t > 1:
             future = np.triu(np.ones((t, past.length), bool), past.length - t + 1)
             scores[..., future] = -np.inf

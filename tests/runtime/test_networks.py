@@ -84,10 +84,10 @@ def test_the_past_of_hypotheses_is_chosen_by_index(made: Made) -> None:
 
 def test_a_past_without_room_grows() -> None:
     past = Past.empty(1, 1, 1, 2)
-    said = np.arange(10, dtype=np.float32).reshape(1, 1, 5, 2)
-    for at in range(5):
+    said = np.arange(100, dtype=np.float32).reshape(1, 1, 50, 2)
+    for at in range(50):
         past = past.with_next(said[:, :, at : at + 1], -said[:, :, at : at + 1])
-    assert_allclose(past.keys[:, :, : past.length], said)
+    assert_allclose(past.keys[..., : past.length], said.swapaxes(2, 3))
     assert_allclose(past.values[:, :, : past.length], -said)
 
 

@@ -226,7 +226,7 @@ def transformer_block(
 
     z = norm(W softmax(q Kᵀ / √d) V + x), y = norm(W₂ gelu(W₁ z) + z); ``norms`` are gain, bias, gain, bias.
     The call changes ``rows`` (n t, D) from x to y and writes the t new tokens of n hypotheses behind the
-    ``past`` ones of ``keys`` and ``values`` (n, heads, room, D / heads).
+    ``past`` ones of ``keys`` (n, heads, D / heads, room) and ``values`` (n, heads, room, D / heads).
     """
     maps = (qkv, attended, w1, w2)
     vectors = [*(bias for _, bias in maps), *norms]

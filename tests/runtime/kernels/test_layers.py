@@ -140,9 +140,10 @@ def test_layer_norm_is_the_one_of_torch() -> None:
     np.testing.assert_allclose(found, expected.ravel(), atol=2e-6)
 
 
-@pytest.mark.parametrize("n, t, past", ((1, 1, 0), (1, 1, 9), (3, 1, 5), (2, 7, 0), (2, 4, 3)))
-def test_a_transformer_block_is_its_parts_one_after_another(n: int, t: int, past: int) -> None:
-    dim, hidden, heads, room = 48, 96, 3, 12
+@pytest.mark.parametrize("heads", (1, 2, 3, 12))
+@pytest.mark.parametrize("n, t, past", ((1, 1, 0), (1, 1, 9), (3, 1, 74), (2, 7, 0), (2, 4, 33), (1, 80, 0)))
+def test_a_transformer_block_is_its_parts_one_after_another(n: int, t: int, past: int, heads: int) -> None:
+    dim, hidden, room = 48, 96, past + t + (heads == 3)
     draw = np.random.default_rng(5)
     shapes = ((3 * dim, dim), (dim, dim), (hidden, dim), (dim, hidden))
     parts = [(codes(4, o, i, i + o), np.full((o, 1), 0.02, np.float32), normal(o, seed=o)) for o, i in shapes]
@@ -151,10 +152,10 @@ def test_a_transformer_block_is_its_parts_one_after_another(n: int, t: int, past
     block = native.transformer_block(*maps, norms, heads)  # type: ignore[arg-type]
     x, cache = normal(n * t, dim), draw.standard_normal((2, n, heads, room, dim // heads)).astype(np.float32)
 
-    def run() -> tuple[Floats, Floats]:
-        rows, after = x.copy(), cache.copy()
-        block(rows, n, after[0], after[1], past)
-        return rows, after
+    def run() -> tuple[Floats, Floats, Floats]:
+        rows, keys, values = x.copy(), cache[0].swapaxes(2, 3).copy(), cache[1].copy()
+        block(rows, n, keys, values, past)
+        return rows, keys, values
 
     def linear(rows: Floats, at: int, **more: object) -> Floats:
         q, step, bias = parts[at]
@@ -176,7 +177,8 @@ def test_a_transformer_block_is_its_parts_one_after_another(n: int, t: int, past
     z = norm(linear(wide, 3, residual=z), 2)
     np.testing.assert_allclose(found[: z.size], z.ravel(), atol=0.05)  # an activation may round otherwise
     assert np.abs(found[: z.size] - z.ravel()).mean() < 2e-3
-    assert np.array_equal(found[z.size :], np.ravel([keys, values]))
+    cached = np.concatenate([keys.swapaxes(2, 3).ravel(), values.ravel()])
+    assert np.array_equal(found[z.size :], cached)
 
 
 def test_a_block_refuses_a_cache_without_room_and_matrices_that_do_not_fit() -> None:
@@ -186,9 +188,9 @@ def test_a_block_refuses_a_cache_without_room_and_matrices_that_do_not_fit() -> 
     block = native.transformer_block(
         (three, None), (square, None), (square, None), (square, None), (ones,) * 4, 2
     )
-    cache = np.zeros((1, 2, 4, 8), np.float32)
+    keys, values = np.zeros((1, 2, 8, 4), np.float32), np.zeros((1, 2, 4, 8), np.float32)
     with pytest.raises(ValueError, match="too little room for 4 past and 1 new tokens"):
-        block(np.ones((1, 16), np.float32), 1, cache, cache.copy(), 4)
+        block(np.ones((1, 16), np.float32), 1, keys, values, 4)
     with pytest.raises(ValueError, match="matrices of a block of width 16 do not fit"):
         native.transformer_block((square, None), *[(square, None)] * 3, (ones,) * 4, 2)
 

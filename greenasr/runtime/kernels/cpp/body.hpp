@@ -264,35 +264,87 @@ static void layer_norm(const float* x, int n, const float* gain, const float* bi
     store(out + i, (load(x + i, n - i) - mean) * scale * load(gain + i, n - i) + load(bias + i, n - i), n - i);
 }
 
-static void attention(const float* q, ptrdiff_t q_stride, int queries, const float* k, const float* v, int keys, int dim,
-                      float scale, float* scores, float* out, ptrdiff_t out_stride) {
-  for (int t = 0; t < queries; t++, q += q_stride, out += out_stride) {
-    const int seen = keys - queries + 1 + t;
-    for (int p = 0; p < seen; p++) {
-      f16 sum = all(0.0f);
-      for (int i = 0; i < dim; i += kLanes) sum += load(q + i, dim - i) * load(k + ptrdiff_t(p) * dim + i, dim - i);
-      scores[p] = sum16(sum) * scale;
-    }
-    f16 best = all(scores[0]), mass = all(0.0f);
-    for (int p = 0; p < seen; p += kLanes) {
-      f16 s = load(scores + p, seen - p);
-      if (seen - p < kLanes) s = but_first(s, seen - p, scores[0]);
-      best = s > best ? s : (s != s ? s : best);
+// Scores of MQ queries with NK blocks of 16 keys from p on; what lies behind the last key is anything.
+template <int MQ, int NK>
+static inline void score_keys(const float* q, ptrdiff_t q_stride, const float* k, int room, int p, int dim, float scale,
+                              float* scores, int row) {
+  f16 sum[MQ * NK];
+  for (f16& s : sum) s = all(0.0f);
+  for (int d = 0; d < dim; d++) {
+    f16 x[NK];
+    for (int n = 0; n < NK; n++) x[n] = load(k + ptrdiff_t(d) * room + p + n * kLanes, room - p - n * kLanes);
+    for (int i = 0; i < MQ; i++)
+      for (int n = 0; n < NK; n++) sum[i * NK + n] += x[n] * q[i * q_stride + d];
+  }
+  for (int i = 0; i < MQ; i++)
+    for (int n = 0; n < NK; n++) store(scores + i * row + p + n * kLanes, sum[i * NK + n] * scale);
+}
+
+// Sums over values of MQ queries, of which the first sees `seen` and each next one more, for ND blocks of 16 from d on.
+template <int MQ, int ND>
+static inline void sum_values(const float* scores, int row, const float* inverse, const float* v, int room, int seen, int dim,
+                              int d, float* out, ptrdiff_t out_stride) {
+  f16 sum[MQ * ND];
+  for (f16& s : sum) s = all(0.0f);
+  // Rows whose vectors end within the values; of the others the last vector is read in part.
+  const int left = dim - d - (ND - 1) * kLanes, over = left < kLanes ? kLanes - left : 0;
+  const int whole = room - (over + dim - 1) / dim;
+  for (int p = 0; p < seen + MQ - 1; p++) {
+    f16 x[ND];
+    for (int n = 0; n < ND; n++) x[n] = load(v + ptrdiff_t(p) * dim + d + n * kLanes, p < whole ? kLanes : left + (ND - 1 - n) * kLanes);
+    for (int i = p < seen ? 0 : p - seen + 1; i < MQ; i++)
+      for (int n = 0; n < ND; n++) sum[i * ND + n] += x[n] * scores[i * row + p];
+  }
+  for (int i = 0; i < MQ; i++)
+    for (int n = 0; n < ND; n++)
+      store(out + i * out_stride + d + n * kLanes, sum[i * ND + n] * inverse[i], dim - d - n * kLanes);
+}
+
+// MQ queries, of which the first sees `seen` keys.
+template <int MQ>
+static void attend(const float* q, ptrdiff_t q_stride, const float* k, const float* v, int seen, int room, int dim,
+                   float scale, float* scores, int row, float* out, ptrdiff_t out_stride) {
+  constexpr int wide = 4 / MQ;  // as many sums at once, whatever the queries
+  const int most = seen + MQ - 1;
+  int p = 0;
+  for (; p + wide * kLanes <= most; p += wide * kLanes)
+    score_keys<MQ, wide>(q, q_stride, k, room, p, dim, scale, scores, row);
+  for (; p < most; p += kLanes) score_keys<MQ, 1>(q, q_stride, k, room, p, dim, scale, scores, row);
+  float inverse[MQ];
+  for (int i = 0; i < MQ; i++) {
+    float* s = scores + i * row;
+    const int n = seen + i;
+    f16 best = all(s[0]), mass = all(0.0f);
+    for (p = 0; p < n; p += kLanes) {
+      f16 x = load(s + p);
+      if (n - p < kLanes) x = but_first(x, n - p, s[0]);
+      best = x > best ? x : (x != x ? x : best);
     }
     const float top = largest16(best);
-    for (int p = 0; p < seen; p += kLanes) {
-      f16 s = exp16(load(scores + p, seen - p) - top);
-      if (seen - p < kLanes) s = but_first(s, seen - p, 0.0f);
-      mass += s;
-      store(scores + p, s);
+    for (p = 0; p < n; p += kLanes) {
+      f16 x = exp16(load(s + p) - top);
+      if (n - p < kLanes) x = but_first(x, n - p, 0.0f);
+      mass += x;
+      store(s + p, x);
     }
-    const float inverse = 1.0f / sum16(mass);
-    for (int i = 0; i < dim; i += kLanes) {
-      f16 sum = all(0.0f);
-      for (int p = 0; p < seen; p++) sum += load(v + ptrdiff_t(p) * dim + i, dim - i) * scores[p];
-      store(out + i, sum * inverse, dim - i);
-    }
+    inverse[i] = 1.0f / sum16(mass);
   }
+  int d = 0;
+  for (; d + wide * kLanes <= dim; d += wide * kLanes)
+    sum_values<MQ, wide>(scores, row, inverse, v, room, seen, dim, d, out, out_stride);
+  for (; d < dim; d += kLanes) sum_values<MQ, 1>(scores, row, inverse, v, room, seen, dim, d, out, out_stride);
+}
+
+static void attention(const float* q, ptrdiff_t q_stride, int queries, const float* k, const float* v, int keys, int room,
+                      int dim, float scale, float* scores, float* out, ptrdiff_t out_stride) {
+  const int row = (keys + kLanes - 1) / kLanes * kLanes;
+  int t = 0;
+  for (; t + kQueries <= queries; t += kQueries)
+    attend<kQueries>(q + t * q_stride, q_stride, k, v, keys - queries + 1 + t, room, dim, scale, scores, row,
+                     out + t * out_stride, out_stride);
+  for (; t < queries; t++)
+    attend<1>(q + t * q_stride, q_stride, k, v, keys - queries + 1 + t, room, dim, scale, scores, row,
+              out + t * out_stride, out_stride);
 }
 
 static uint32_t read(const uint8_t* p, size_t bytes) {

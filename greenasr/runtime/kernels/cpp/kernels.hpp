@@ -15,6 +15,7 @@ constexpr int kLanes = 16;   // outputs side by side in the layout
 constexpr int kDepth = 64;   // inputs a tile
 constexpr int kFewRows = 8;    // up to as many rows of activations make a block of their own
 constexpr int kMostRows = 16;  // rows of activations a block
+constexpr int kQueries = 4;    // queries that attend together
 
 // A run of rows at one width in the kernels' layout: tiles of 16 outputs x 64 inputs.  Of a tile, vector z (64 bytes)
 // holds in byte 4 n + i, at bit b j, the digit of output n and input 4 (z * 8/b + j) + i.
@@ -101,10 +102,10 @@ struct Kernels {
                     const Epilogue&);
   // (x - mean) / sqrt(variance + eps) * gain + bias over n numbers.
   void (*layer_norm)(const float* x, int n, const float* gain, const float* bias, float eps, float* out);
-  // softmax(q Kᵀ * scale) V of one head: `queries` rows of q, of which the last sees all `keys` rows of K and V and
-  // each one before it one less; room for the scores of a row, rounded up to 16.
-  void (*attention)(const float* q, ptrdiff_t q_stride, int queries, const float* k, const float* v, int keys, int dim,
-                    float scale, float* scores, float* out, ptrdiff_t out_stride);
+  // softmax(q Kᵀ * scale) V of one head: `queries` rows of q, of which the last sees all `keys` columns of K (dim, room)
+  // and rows of V (room, dim), each one before it one less; `scores` holds kQueries rows of `keys`, rounded up to 16.
+  void (*attention)(const float* q, ptrdiff_t q_stride, int queries, const float* k, const float* v, int keys, int room,
+                    int dim, float scale, float* scores, float* out, ptrdiff_t out_stride);
   // Ceilings: all bytes read once, 512 at a time; n times 16 independent instructions of integer products.
   uint32_t (*read)(const uint8_t* p, size_t bytes);
   double (*peak)(long n);  // the multiplications and additions done

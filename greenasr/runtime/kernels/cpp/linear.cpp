@@ -386,7 +386,7 @@ void one_head(void* context, int chunk) {
   const int n = chunk / j.heads, h = chunk % j.heads, width = j.dim * j.heads;
   const size_t cache = size_t(chunk) * j.room * j.dim;
   j.k->attention(j.qkv + size_t(n) * j.t * 3 * width + size_t(h) * j.dim, 3 * width, j.t, j.keys + cache, j.values + cache,
-                 j.past + j.t, j.dim, float(1 / std::sqrt(double(j.dim))), j.scores + size_t(chunk) * j.score_room,
+                 j.past + j.t, j.room, j.dim, float(1 / std::sqrt(double(j.dim))), j.scores + size_t(chunk) * j.score_room,
                  j.y + size_t(n) * j.t * width + size_t(h) * j.dim, width);
 }
 
@@ -395,7 +395,7 @@ void one_head(void* context, int chunk) {
 void transformer_block(const Block& b, float* rows, int n, int t, float* keys, float* values, int room, int past) {
   const int width = b.qkv->cols(), hidden = b.w1->rows(), dim = width / b.heads, m = n * t;
   const int wide = 3 * width > hidden ? 3 * width : hidden;
-  const size_t score_room = up(size_t(past + t), kLanes);
+  const size_t score_room = kQueries * up(size_t(past + t), kLanes);
   float* wider = reinterpret_cast<float*>(
       block_scratch.get((size_t(m) * (wide + width) + size_t(n) * b.heads * score_room) * 4));
   float *y = wider + size_t(m) * wide, *scores = y + size_t(m) * width;
@@ -410,9 +410,9 @@ void transformer_block(const Block& b, float* rows, int n, int t, float* keys, f
     for (int h = 0; h < b.heads; h++)
       for (int s = 0; s < t; s++) {
         const float* from = wider + (size_t(i) * t + s) * 3 * width + size_t(h) * dim;
-        const size_t at = ((size_t(i) * b.heads + h) * room + past + s) * dim;
-        std::memcpy(keys + at, from + width, size_t(dim) * 4);
-        std::memcpy(values + at, from + 2 * width, size_t(dim) * 4);
+        const size_t head = (size_t(i) * b.heads + h) * room * dim, at = size_t(past + s);
+        for (int d = 0; d < dim; d++) keys[head + size_t(d) * room + at] = from[width + d];
+        std::memcpy(values + head + at * dim, from + 2 * width, size_t(dim) * 4);
       }
   Heads j{&k, wider, keys, values, scores, y, n, t, b.heads, dim, room, past, int(score_room)};
   if (threads() > 1 && double(m) * width * (past + t) > 2e5) parallel(n * b.heads, one_head, &j);

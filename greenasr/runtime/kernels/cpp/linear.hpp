@@ -64,7 +64,8 @@ void lstm(const Matrix& input, const Matrix& recurrent, const float* bias, const
           float* h, float* c, float* y);
 // One block of a post-norm Transformer over rows (n * t, D), t tokens of n hypotheses:
 //   z = norm(out(attention(qkv(x))) + x),  y = norm(w2(gelu(w1(z))) + z)
-// `keys` and `values` (n, heads, room, D / heads) hold `past` tokens and take the t new ones behind them.
+// `keys` (n, heads, D / heads, room) and `values` (n, heads, room, D / heads) hold `past` tokens and take the t new
+// ones behind them.
 struct Block {
   const Matrix *qkv, *out, *w1, *w2;
   const float *qkv_bias, *out_bias, *w1_bias, *w2_bias, *gain1, *bias1, *gain2, *bias2;

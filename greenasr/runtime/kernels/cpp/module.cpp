@@ -241,13 +241,13 @@ struct PyBlock {
     x.expect({-1, d});
     if (n < 1 || x.size(0) % n || x.size(0) == 0) x.fail("rows that are not a multiple of the hypotheses");
     const int t = int(x.size(0) / n);
-    k.expect({n, b.heads, -1, dim});
-    v.expect({n, b.heads, k.size(2), dim});
-    if (past < 0 || past + t > k.size(2))
+    k.expect({n, b.heads, dim, -1});
+    v.expect({n, b.heads, k.size(3), dim});
+    if (past < 0 || past + t > k.size(3))
       k.fail("too little room for " + std::to_string(past) + " past and " + std::to_string(t) + " new tokens");
     if (!x.dense() || !k.dense() || !v.dense()) throw std::invalid_argument("rows, keys and values must be contiguous");
     nb::gil_scoped_release free;
-    transformer_block(b, x.data<float>(), n, t, k.data<float>(), v.data<float>(), int(k.size(2)), past);
+    transformer_block(b, x.data<float>(), n, t, k.data<float>(), v.data<float>(), int(k.size(3)), past);
   }
 };
 
