@@ -122,7 +122,9 @@ class Narrow:
 Linear = Dense | Narrow
 
 
-def in_kernels(*maps: Linear) -> list[tuple[Matrix, Floats | None]] | None:
-    """(Matrix, bias) of every map where all of them are the kernels' with rounded activations, else None."""
-    narrow = [m for m in maps if isinstance(m, Narrow) and not m.float_activations]
-    return [(m.weight, m.bias) for m in narrow] if len(narrow) == len(maps) else None
+def in_kernels(*maps: Linear) -> tuple[list[tuple[Matrix, Floats | None]], bool] | None:
+    """(Matrix, bias) of every map, and whether activations stay float; None where one is not the kernels'."""
+    narrow = [m for m in maps if isinstance(m, Narrow)]
+    if len(narrow) < len(maps):
+        return None
+    return [(m.weight, m.bias) for m in narrow], narrow[0].float_activations

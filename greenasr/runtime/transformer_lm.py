@@ -125,9 +125,9 @@ class _Layer:
         self.norm = _norm(weights, f"{name}.norm")
         self.block = None
         if (maps := in_kernels(self.qkv, self.out, self.w1, self.w2)) is not None:
-            qkv, out, w1, w2 = maps
+            (qkv, out, w1, w2), exact = maps
             norms = (*self.attention_norm, *self.norm)
-            self.block = native.transformer_block(qkv, out, w1, w2, norms, heads)
+            self.block = native.transformer_block(qkv, out, w1, w2, norms, heads, exact)
 
     def __call__(self, x: Floats, n: int, past: Past) -> tuple[Floats, Past]:
         """(N T, D) -> (N T, D) and the past with these tokens."""

@@ -21,7 +21,13 @@ class Matrix:
     def nbytes(self) -> int: ...
 
 class TransformerBlock:
-    def __init__(self, matrices: list[Matrix], vectors: list[_Array | None], heads: int) -> None: ...
+    def __init__(
+        self,
+        matrices: list[Matrix],
+        vectors: list[_Array | None],
+        heads: int,
+        float_activations: bool = False,
+    ) -> None: ...
     def __call__(self, rows: _Array, n: int, keys: _Array, values: _Array, past: int) -> None: ...
 
 def linear(
@@ -38,10 +44,23 @@ def linear(
     float_activations: bool = False,
 ) -> None: ...
 def vocabulary(
-    matrix: Matrix, x: _Array, chosen: _Array, bias: _Array | None, scores: _Array, normalizer: _Array
+    matrix: Matrix,
+    x: _Array,
+    chosen: _Array,
+    bias: _Array | None,
+    scores: _Array,
+    normalizer: _Array,
+    float_activations: bool = False,
 ) -> None: ...
 def lstm(
-    input: Matrix, recurrent: Matrix, bias: _Array | None, x: _Array, h: _Array, c: _Array, out: _Array
+    input: Matrix,
+    recurrent: Matrix,
+    bias: _Array | None,
+    x: _Array,
+    h: _Array,
+    c: _Array,
+    out: _Array,
+    float_activations: bool = False,
 ) -> None: ...
 def depthwise(
     x: _Array,

@@ -156,14 +156,18 @@ def gather(weight: Matrix, rows: NDArray[np.int32], out: Floats | None = None) -
 
 
 def vocabulary(
-    x: Floats, weight: Matrix, chosen: NDArray[np.int32], bias: Floats | None = None
+    x: Floats,
+    weight: Matrix,
+    chosen: NDArray[np.int32],
+    bias: Floats | None = None,
+    float_activations: bool = False,
 ) -> tuple[Floats, Floats]:
     """Log-probabilities of chosen words under softmax(x Wᵀ + bias), and each row's log-sum-exp.
 
     (M, I), (V, I), ``chosen`` (M, n) columns -> (M, n) and (M,).  The M x V logits are never written.
     """
     scores, normalizer = np.empty(chosen.shape, np.float32), np.empty(len(x), np.float32)
-    _native.vocabulary(weight, x, chosen, bias, scores, normalizer)
+    _native.vocabulary(weight, x, chosen, bias, scores, normalizer, float_activations)
     return scores, normalizer
 
 
@@ -175,6 +179,7 @@ def lstm(
     h: Floats,
     c: Floats,
     out: Floats | None = None,
+    float_activations: bool = False,
 ) -> Floats:
     """An LSTM over a sequence in one call, (T, N, I) -> (T, N, D); the state h, c (N, D) changes in place.
 
@@ -183,7 +188,7 @@ def lstm(
     """
     if out is None:
         out = np.empty((*x.shape[:2], recurrent.cols), np.float32)
-    _native.lstm(weight, recurrent, bias, x, h, c, out)
+    _native.lstm(weight, recurrent, bias, x, h, c, out, float_activations)
     return out
 
 
@@ -221,6 +226,7 @@ def transformer_block(
     w2: tuple[Matrix, Floats | None],
     norms: tuple[Floats, Floats, Floats, Floats],
     heads: int,
+    float_activations: bool = False,
 ) -> TransformerBlock:
     """A post-norm block as one call, ``block(rows, n, keys, values, past)``, from maps (matrix, bias).
 
@@ -230,7 +236,7 @@ def transformer_block(
     """
     maps = (qkv, attended, w1, w2)
     vectors = [*(bias for _, bias in maps), *norms]
-    return _native.TransformerBlock([weight for weight, _ in maps], vectors, heads)
+    return _native.TransformerBlock([weight for weight, _ in maps], vectors, heads, float_activations)
 
 
 def read_rate(nbytes: int, seconds: float = 0.2) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -179,6 +181,58 @@ def test_a_transformer_block_is_its_parts_one_after_another(n: int, t: int, past
     assert np.abs(found[: z.size] - z.ravel()).mean() < 2e-3
     cached = np.concatenate([keys.swapaxes(2, 3).ravel(), values.ravel()])
     assert np.array_equal(found[z.size :], cached)
+
+
+def test_float_activations_give_layers_of_the_dequantized_weights() -> None:
+    def weight(o: int, i: int) -> tuple[Any, torch.Tensor]:
+        q, step = codes(4, o, i, o + i), np.full((o, 1), 0.05, np.float32)
+        return native.matrix((q, 4, step)), torch.from_numpy(q * step)
+
+    (words, dense), x, bias = weight(70, 40), normal(5, 40), normal(70)
+    chosen = np.arange(15, dtype=np.int32).reshape(5, 3) * 4
+    scores, lse = native.vocabulary(x, words, chosen, bias, float_activations=True)
+    logits = torch.from_numpy(x).double() @ dense.double().T + torch.from_numpy(bias)
+    np.testing.assert_allclose(lse, logits.logsumexp(1), atol=1e-6)
+    expected = logits.log_softmax(1).gather(1, torch.from_numpy(chosen).long())
+    np.testing.assert_allclose(scores, expected, atol=2e-6)
+
+    (gates, dense), (recurrent, dense_r) = weight(64, 20), weight(64, 16)
+    frames, bias, h, c = normal(6, 2, 20), normal(64), normal(2, 16, seed=2), normal(2, 16, seed=3)
+    own = torch.nn.LSTM(20, 16)
+    with torch.no_grad():
+        for parameter, value in zip(
+            own.parameters(), (dense, dense_r, torch.from_numpy(bias), torch.zeros(64)), strict=True
+        ):
+            parameter.copy_(value)
+        expected, _ = own(torch.from_numpy(frames), tuple(torch.from_numpy(s)[None].clone() for s in (h, c)))
+    found = native.lstm(frames, gates, recurrent, bias, h, c, float_activations=True)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(h, expected[-1], atol=2e-6)
+
+    dim, wide, heads = 24, 40, 2
+    maps = [weight(o, i) for o, i in ((3 * dim, dim), (dim, dim), (wide, dim), (dim, wide))]
+    vectors = [normal(m.rows, seed=at) for at, (m, _) in enumerate(maps)]
+    norms = tuple(normal(dim, seed=10 + at) for at in range(4))
+    parts = [(m, bias) for (m, _), bias in zip(maps, vectors, strict=True)]
+    block = native.transformer_block(*parts, norms, heads, float_activations=True)  # type: ignore[arg-type]
+    layer = torch.nn.TransformerEncoderLayer(dim, heads, wide, 0.0, "gelu", batch_first=True).eval()
+    attention, given = layer.self_attn, [tensor for _, tensor in maps]
+    names = (attention.in_proj_weight, attention.out_proj.weight, layer.linear1.weight, layer.linear2.weight)
+    biases = (attention.in_proj_bias, attention.out_proj.bias, layer.linear1.bias, layer.linear2.bias)
+    others = (layer.norm1.weight, layer.norm1.bias, layer.norm2.weight, layer.norm2.bias)
+    tensors = [*given, *map(torch.from_numpy, (*vectors, *norms))]
+    rows, keys, values = (
+        normal(2 * 9, dim),
+        np.zeros((2, 2, 12, 16), np.float32),
+        np.zeros((2, 2, 16, 12), np.float32),
+    )
+    with torch.no_grad():
+        for parameter, value in zip((*names, *biases, *others), tensors, strict=True):
+            parameter.copy_(value)
+        mask = torch.nn.Transformer.generate_square_subsequent_mask(9)
+        expected = layer(torch.from_numpy(rows.copy()).view(2, 9, dim), mask)
+    block(rows, 2, keys, values, 0)
+    np.testing.assert_allclose(rows.reshape(2, 9, dim), expected, atol=2e-5)
 
 
 def test_a_block_refuses_a_cache_without_room_and_matrices_that_do_not_fit() -> None:

@@ -2,6 +2,7 @@
 //
 //   cmake -S . -B build/check -DGREENASR_PYTHON=OFF -DGREENASR_CHECK=ON -DGREENASR_SANITIZE=ON -DGREENASR_EMULATE=ON
 //   cmake --build build/check && build/check/check_kernels
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -65,6 +66,15 @@ std::vector<float> sequence(const Matrix& input, const Matrix& recurrent, const 
   return all;
 }
 
+// Rows, keys and values after a Transformer block.
+std::vector<float> transformed(const Block& b, const std::vector<float>& x, int n, int t, int room, int past) {
+  const size_t width = size_t(b.qkv->cols()), cache = size_t(n) * width * room;
+  std::vector<float> all(x);
+  for (size_t i = 0; i < 2 * cache; i++) all.push_back(0.1f * float(i % 17) - 0.7f);
+  transformer_block(b, all.data(), n, t, all.data() + x.size(), all.data() + x.size() + cache, room, past);
+  return all;
+}
+
 int wrong = 0, compared = 0;
 
 void same(const char* what, const char* isa, const std::vector<float>& a, const std::vector<float>& b) {
@@ -112,6 +122,30 @@ int main() {
     for (const Kernels* k : isas) {
       choose_kernels(k->name);
       same("lstm", k->name, sequence(input, recurrent, x, 9, streams), expected);
+    }
+  }
+  for (int heads : {1, 2, 3, 12}) {
+    constexpr int width = 48, hidden = 70;
+    const int shapes[4][2] = {{3 * width, width}, {width, width}, {hidden, width}, {width, hidden}};
+    std::vector<std::unique_ptr<Matrix>> maps;
+    const float step = 0.05f;
+    for (const auto& s : shapes) {
+      maps.push_back(std::make_unique<Matrix>(s[1], 0));
+      const auto c = codes(4, size_t(s[0]) * s[1]);
+      maps.back()->add(c.data(), s[0], 4, &step, 1);
+    }
+    const auto v = normal(3 * width);
+    const Block b{maps[0].get(), maps[1].get(), maps[2].get(), maps[3].get(), v.data(), nullptr, nullptr, nullptr,
+                  v.data(),      v.data() + 9,  v.data() + 20, v.data() + 30, heads};
+    for (const auto& [n, t, past] : {std::array{1, 1, 0}, {1, 1, 37}, {3, 7, 0}, {2, 21, 70}}) {
+      const int room = past + t + heads % 3;
+      const auto x = normal(size_t(n) * t * width);
+      choose_kernels("portable");
+      const auto expected = transformed(b, x, n, t, room, past);
+      for (const Kernels* k : isas) {
+        choose_kernels(k->name);
+        same("transformer block", k->name, transformed(b, x, n, t, room, past), expected);
+      }
     }
   }
   for (int channels : {7, 16, 50})

@@ -353,18 +353,19 @@ void vocabulary(const Matrix& w, const Source& x, int count, const float* bias, 
 }
 
 void lstm(const Matrix& input, const Matrix& recurrent, const float* bias, const Source& x, int frames, int streams,
-          float* h, float* c, float* y) {
+          float* h, float* c, float* y, bool float_activations) {
+  const auto product = float_activations ? linear_float : linear;
   const int dim = recurrent.cols();
   float* gates = reinterpret_cast<float*>(gates_scratch.get(size_t(frames) * streams * 4 * dim * 4));
   Epilogue e;
   e.out = gates, e.stride = 4 * dim, e.bias = bias;
-  linear(input, x, frames * streams, e);
+  product(input, x, frames * streams, e);
   const Kernels& k = kernels();
   for (int t = 0; t < frames; t++) {
     float* now = gates + size_t(t) * streams * 4 * dim;
     Epilogue r;
     r.out = now, r.stride = 4 * dim, r.residual = now, r.residual_stride = 4 * dim;
-    linear(recurrent, Source{h, dim, dim, 1, nullptr, 0, 0}, streams, r);
+    product(recurrent, Source{h, dim, dim, 1, nullptr, 0, 0}, streams, r);
     for (int s = 0; s < streams; s++) {
       k.lstm_cell(now + size_t(s) * 4 * dim, c + size_t(s) * dim, h + size_t(s) * dim, dim);
       std::memcpy(y + (size_t(t) * streams + s) * dim, h + size_t(s) * dim, size_t(dim) * 4);
@@ -400,10 +401,10 @@ void transformer_block(const Block& b, float* rows, int n, int t, float* keys, f
       block_scratch.get((size_t(m) * (wide + width) + size_t(n) * b.heads * score_room) * 4));
   float *y = wider + size_t(m) * wide, *scores = y + size_t(m) * width;
   const Kernels& k = kernels();
-  auto product = [m](const Matrix& w, const float* x, float* to, const float* bias, Relu relu, const float* residual) {
+  auto product = [m, &b](const Matrix& w, const float* x, float* to, const float* bias, Relu relu, const float* residual) {
     Epilogue e;
     e.out = to, e.stride = w.rows(), e.bias = bias, e.relu = relu, e.residual = residual, e.residual_stride = w.rows();
-    linear(w, Source{x, w.cols(), w.cols(), 1, nullptr, 0, 0}, m, e);
+    (b.float_activations ? linear_float : linear)(w, Source{x, w.cols(), w.cols(), 1, nullptr, 0, 0}, m, e);
   };
   product(*b.qkv, rows, wider, b.qkv_bias, Relu::none, nullptr);
   for (int i = 0; i < n; i++)
@@ -517,18 +518,35 @@ void depthwise(const Filter& f, const float* x, ptrdiff_t stride, int frames, in
   for (int c = 0; c < chunks; c++) filter_chunk(&j, c);
 }
 
+namespace {
+
+// Rows of activations as they are, end to end.
+std::vector<float> gathered(const Source& x, int count) {
+  const size_t cols = size_t(x.taps) * x.width;
+  std::vector<float> rows(size_t(count) * cols);
+  for (int m = 0; m < count; m++)
+    for (int tap = 0; tap < x.taps; tap++) {
+      const int32_t from = x.index ? x.index[ptrdiff_t(m) * x.taps + tap] : m;
+      if (from >= 0) std::memcpy(&rows[size_t(m) * cols + size_t(tap) * x.width], x.x + from * x.stride, size_t(x.width) * 4);
+    }
+  return rows;
+}
+
+double dot(const float* x, const std::vector<float>& weights) {
+  double sum = 0;
+  for (size_t k = 0; k < weights.size(); k++) sum += double(x[k]) * weights[k];
+  return sum;
+}
+
+}  // namespace
+
 void linear_float(const Matrix& w, const Source& x, int count, const Epilogue& e) {
-  std::vector<float> row(size_t(w.cols())), weights(size_t(w.cols()));
+  const std::vector<float> rows = gathered(x, count);
+  std::vector<float> weights(size_t(w.cols()));
   for (int o = 0; o < w.rows(); o++) {
     w.row(o, weights.data());
     for (int m = 0; m < count; m++) {
-      for (int tap = 0; tap < x.taps; tap++) {
-        int32_t from = x.index ? x.index[ptrdiff_t(m) * x.taps + tap] : m;
-        for (int i = 0; i < x.width; i++) row[size_t(tap) * x.width + i] = from < 0 ? 0.0f : x.x[from * x.stride + i];
-      }
-      double sum = 0;
-      for (int k = 0; k < w.cols(); k++) sum += double(row[size_t(k)]) * weights[size_t(k)];
-      float y = float(sum);
+      float y = float(dot(&rows[size_t(m) * weights.size()], weights));
       if (e.bias) y += e.bias[o];
       if (e.relu == Relu::first) y = y > 0 || y != y ? y : 0.0f;
       if (e.relu == Relu::gelu) y = float(y * 0.5 * (1 + std::erf(double(y) * 0.70710678118654752)));
@@ -538,6 +556,28 @@ void linear_float(const Matrix& w, const Source& x, int count, const Epilogue& e
       if (e.relu == Relu::last) y = y > 0 || y != y ? y : 0.0f;
       e.out[m * e.stride + o] = y;
     }
+  }
+}
+
+void vocabulary_float(const Matrix& w, const Source& x, int count, const float* bias, const int32_t* chosen,
+                      int n_chosen, float* scores, float* normalizer) {
+  const std::vector<float> rows = gathered(x, count);
+  std::vector<float> weights(size_t(w.cols()));
+  std::vector<double> largest(size_t(count), -INFINITY), sum(size_t(count), 0.0);
+  for (int o = 0; o < w.rows(); o++) {
+    w.row(o, weights.data());
+    for (int m = 0; m < count; m++) {
+      const double y = dot(&rows[size_t(m) * weights.size()], weights) + (bias ? bias[o] : 0.0f);
+      double &top = largest[size_t(m)], &mass = sum[size_t(m)];
+      if (y > top) mass = mass * std::exp(top - y) + 1, top = y;
+      else mass += std::exp(y - top);  // NaN stays
+      for (int i = 0; i < n_chosen; i++)
+        if (chosen[size_t(m) * n_chosen + i] == o) scores[size_t(m) * n_chosen + i] = float(y);
+    }
+  }
+  for (int m = 0; m < count; m++) {
+    normalizer[m] = float(largest[size_t(m)] + std::log(sum[size_t(m)]));
+    for (int i = 0; i < n_chosen; i++) scores[size_t(m) * n_chosen + i] -= normalizer[m];
   }
 }
 

@@ -59,9 +59,12 @@ void linear_float(const Matrix& w, const Source& x, int count, const Epilogue& e
 // Log-probabilities of chosen columns, (count, n_chosen), and log-sum-exp of every row, (count,); no row is written.
 void vocabulary(const Matrix& w, const Source& x, int count, const float* bias, const int32_t* chosen, int n_chosen,
                 float* scores, float* normalizer);
+// The same with activations as they are.
+void vocabulary_float(const Matrix& w, const Source& x, int count, const float* bias, const int32_t* chosen,
+                      int n_chosen, float* scores, float* normalizer);
 // An LSTM over (frames, streams, I): state h, c (streams, D) before -> after, outputs y (frames, streams, D).
 void lstm(const Matrix& input, const Matrix& recurrent, const float* bias, const Source& x, int frames, int streams,
-          float* h, float* c, float* y);
+          float* h, float* c, float* y, bool float_activations = false);
 // One block of a post-norm Transformer over rows (n * t, D), t tokens of n hypotheses:
 //   z = norm(out(attention(qkv(x))) + x),  y = norm(w2(gelu(w1(z))) + z)
 // `keys` (n, heads, D / heads, room) and `values` (n, heads, room, D / heads) hold `past` tokens and take the t new
@@ -70,6 +73,7 @@ struct Block {
   const Matrix *qkv, *out, *w1, *w2;
   const float *qkv_bias, *out_bias, *w1_bias, *w2_bias, *gain1, *bias1, *gain2, *bias2;
   int heads;
+  bool float_activations = false;
 };
 void transformer_block(const Block& b, float* rows, int n, int t, float* keys, float* values, int room, int past);
 // Ceilings in this run: bytes a second that all threads read from `bytes` of memory, and integer operations a

@@ -154,7 +154,7 @@ void py_gather(const Matrix& w, nb::handle rows, nb::handle out) {
 }
 
 void py_vocabulary(const Matrix& w, nb::handle x, nb::handle chosen, nb::handle bias, nb::handle scores,
-                   nb::handle normalizer) {
+                   nb::handle normalizer, bool float_activations) {
   View from(x, "x", 'f'), ids(chosen, "chosen", 'i'), to(scores, "scores", 'f', true), lse(normalizer, "normalizer", 'f', true);
   from.expect({-1, w.cols()});
   ids.expect({from.size(0), -1});
@@ -167,12 +167,12 @@ void py_vocabulary(const Matrix& w, nb::handle x, nb::handle chosen, nb::handle 
       ids.fail("the column " + std::to_string(ids.data<int32_t>()[k]) + ", the vocabulary has " + std::to_string(w.rows()));
   Source source{from.data<float>(), from.stride(), int(from.size(1)), 1, nullptr, 0, 0};
   nb::gil_scoped_release free;
-  vocabulary(w, source, int(from.size(0)), b.data<float>(), ids.data<int32_t>(), int(ids.size(1)), to.data<float>(),
-             lse.data<float>());
+  (float_activations ? vocabulary_float : vocabulary)(w, source, int(from.size(0)), b.data<float>(), ids.data<int32_t>(),
+                                                      int(ids.size(1)), to.data<float>(), lse.data<float>());
 }
 
 void py_lstm(const Matrix& input, const Matrix& recurrent, nb::handle bias, nb::handle x, nb::handle h, nb::handle c,
-             nb::handle out) {
+             nb::handle out, bool float_activations) {
   const int dim = recurrent.cols();
   if (recurrent.rows() != 4 * dim || input.rows() != 4 * dim)
     throw std::invalid_argument("an LSTM of width " + std::to_string(dim) + " has two matrices of " +
@@ -190,7 +190,7 @@ void py_lstm(const Matrix& input, const Matrix& recurrent, nb::handle bias, nb::
   Source source{from.data<float>(), input.cols(), input.cols(), 1, nullptr, 0, 0};
   nb::gil_scoped_release free;
   lstm(input, recurrent, b.data<float>(), source, int(from.size(0)), int(from.size(1)), hidden.data<float>(),
-       cell.data<float>(), to.data<float>());
+       cell.data<float>(), to.data<float>(), float_activations);
 }
 
 void py_depthwise(nb::handle x, nb::handle taps, nb::handle out, nb::handle bias, int stride, int dilation, int pad,
@@ -217,12 +217,12 @@ void py_depthwise(nb::handle x, nb::handle taps, nb::handle out, nb::handle bias
 struct PyBlock {
   nb::object kept;
   Block b;
-  PyBlock(nb::list matrices, nb::list vectors, int heads) : kept(nb::make_tuple(nb::tuple(matrices), nb::tuple(vectors))) {
+  PyBlock(nb::list matrices, nb::list vectors, int heads, bool float_activations) : kept(nb::make_tuple(nb::tuple(matrices), nb::tuple(vectors))) {
     if (nb::len(matrices) != 4 || nb::len(vectors) != 8) throw std::invalid_argument("a block has 4 matrices and 8 vectors");
     const Matrix** to[4] = {&b.qkv, &b.out, &b.w1, &b.w2};
     for (int i = 0; i < 4; i++) *to[i] = nb::cast<const Matrix*>(matrices[i]);
     const int d = b.qkv->cols(), f = b.w1->rows();
-    b.heads = heads;
+    b.heads = heads, b.float_activations = float_activations;
     if (heads < 1 || d % heads || b.qkv->rows() != 3 * d || b.out->rows() != d || b.out->cols() != d ||
         b.w1->cols() != d || b.w2->rows() != d || b.w2->cols() != f)
       throw std::invalid_argument("the matrices of a block of width " + std::to_string(d) + " do not fit each other");
@@ -282,13 +282,14 @@ NB_MODULE(_native, m) {
         nb::arg("residual") = nb::none(), nb::arg("residual_weight") = 1.0f, nb::arg("index") = nb::none(),
         nb::arg("float_activations") = false);
   m.def("vocabulary", &py_vocabulary, nb::arg("matrix"), nb::arg("x"), nb::arg("chosen"), nb::arg("bias").none(),
-        nb::arg("scores"), nb::arg("normalizer"));
+        nb::arg("scores"), nb::arg("normalizer"), nb::arg("float_activations") = false);
   m.def("lstm", &py_lstm, nb::arg("input"), nb::arg("recurrent"), nb::arg("bias").none(), nb::arg("x"), nb::arg("h"),
-        nb::arg("c"), nb::arg("out"));
+        nb::arg("c"), nb::arg("out"), nb::arg("float_activations") = false);
   m.def("depthwise", &py_depthwise, nb::arg("x"), nb::arg("taps"), nb::arg("out"), nb::arg("bias") = nb::none(),
         nb::arg("stride") = 1, nb::arg("dilation") = 1, nb::arg("pad") = 0, nb::arg("relu") = 0);
   nb::class_<PyBlock>(m, "TransformerBlock")
-      .def(nb::init<nb::list, nb::list, int>(), nb::arg("matrices"), nb::arg("vectors"), nb::arg("heads"))
+      .def(nb::init<nb::list, nb::list, int, bool>(), nb::arg("matrices"), nb::arg("vectors"), nb::arg("heads"),
+           nb::arg("float_activations") = false)
       .def("__call__", &PyBlock::run, nb::arg("rows"), nb::arg("n"), nb::arg("keys"), nb::arg("values"), nb::arg("past"));
   m.def("layer_norm", &py_layer_norm, nb::arg("x"), nb::arg("gain"), nb::arg("bias"), nb::arg("eps"), nb::arg("out"));
   m.def("read_rate", &read_rate, nb::arg("bytes"), nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
