@@ -129,6 +129,18 @@ def test_the_command_prints_words_of_files_and_of_a_raw_stream(
     assert all(each["source"] == "stdin" and 0.8 <= each["confidence"] <= 1 for each in values)
 
 
+def test_sound_that_is_no_numbers_is_refused(
+    model: Path, saved: Heard, sound: NDArray[np.float32], tmp_path: Path, greenasr: Call
+) -> None:
+    for value in (np.nan, np.inf):
+        odd = np.where(np.arange(len(sound)) < 30_000, sound, value).astype(np.float32)
+        soundfile.write(tmp_path / "odd.wav", odd, 16_000, "FLOAT")
+        called = greenasr("spot", model, tmp_path / "odd.wav")
+        assert called.code == 2 and "NaN or infinite, the first at 1.875 s" in called.err
+        with pytest.raises(ValueError, match="sample 30000 of 128000 is (nan|inf): the audio is damaged"):
+            list(keywords_in(*saved, [odd], 16_000, "talk"))
+
+
 @pytest.mark.parametrize("row", ["float", "rt-bp-8"])
 def test_no_torch_is_needed_and_torch_hears_the_same_words(
     row: str, spotted: Path, sound: NDArray[np.float32], tmp_path: Path, greenasr: Call

@@ -237,6 +237,55 @@ def test_every_map_of_few_bits_runs_on_the_kernels(made: Made, kind: str, step: 
     assert {linear.kernel for linear in weights.maps.values()} == {native.isa()}
 
 
+@pytest.mark.skipif(not native.available(), reason="the extension is not built")
+@pytest.mark.parametrize("kind", engine.FAMILIES)
+def test_a_machine_of_any_instruction_set_gives_the_same_bits(made: Made, kind: str) -> None:
+    packed, _ = made(kind)
+    best = native.isa()
+    try:
+        found = []
+        for isa in native.isas():  # the last of them needs nothing of the processor
+            native.use_isa(isa)
+            found.append(numerics.outputs(kind, packed.config, engine.build(packed)))
+    finally:
+        native.use_isa(best)
+    assert native.isas()[-1] == "portable"
+    assert all(np.array_equal(each, found[0]) for each in found)
+
+
+@pytest.mark.parametrize("kind", ["tdnnf", "rnnt", "quartznet", "matchboxnet"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_no_numbers_give_outputs_that_are_none(made: Made, kind: str, value: float) -> None:
+    network: Any = engine.build(made(kind)[0])
+    feats = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
+    clean = network.encode(feats[None])[0] if kind == "rnnt" else network.logits(feats)
+    feats[10:14, 3] = value
+    with np.errstate(all="ignore"):
+        found = network.encode(feats[None])[0] if kind == "rnnt" else network.logits(feats)
+    assert found.shape == clean.shape and np.isfinite(clean).all() and not np.isfinite(found).all()
+
+
+FORKED = """
+import os, sys
+import numpy as np
+import greenasr.runtime
+network = greenasr.runtime.load(sys.argv[1]).network
+feats = np.ones((2, 200, 8), np.float32)
+before, _ = network.encode(feats)
+child = os.fork()
+same = np.array_equal(network.encode(feats)[0], before)
+if child == 0:
+    os._exit(not same)
+sys.exit(not same or os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_may_fork_after_it_has_loaded_and_run_a_network(made: Made, tmp_path: Any) -> None:
+    made("rnnt", encoder_dim=320)  # products that threads share
+    command = [sys.executable, "-c", FORKED, str(tmp_path / "rnnt.packed")]
+    subprocess.run(command, check=True, timeout=60)
+
+
 def test_threads_share_one_network(made: Made) -> None:
     network: Any = engine.build(made("rnnt")[0])
     feats = np.random.default_rng(0).standard_normal((8, 1, 40, 8)).astype(np.float32)
