@@ -6,8 +6,8 @@ Small models of every network are written, then changed: bytes flipped, cut, rep
 without a checksum that fits again; values of the table replaced by absurd ones (sizes that overflow,
 negative, huge, of another kind, nested); bombs in place of the table; settings of other networks.  Each file
 is read and, if it can be, its network is built.  Counted are outcomes; a run fails on an exception that
-is not a ValueError of one line, on a file that takes longer than `SLOW` seconds, or on memory (tracemalloc's
-peak) above four times the file and `ROOM` bytes.
+is not a ValueError of one line, on a file that takes the processor longer than `SLOW` seconds, or on memory
+(tracemalloc's peak) above four times the file and `ROOM` bytes.
 """
 
 from __future__ import annotations
@@ -205,9 +205,9 @@ def main() -> None:
         traced = n % TRACED == 0
         if traced:
             tracemalloc.start()
-        start = time.perf_counter()
+        start = time.process_time()
         found = outcome(data)
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if found != "a model" and kind != "bomb":
             assert resident - before < 64 << 10, f"{kind}: the process grew by {resident - before:,} kB"

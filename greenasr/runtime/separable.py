@@ -31,7 +31,8 @@ class Separable:
         self.stride, self.dilation = stride, dilation
         self.taps = None
         if weights.has(f"{name}.depthwise.weight"):
-            self.taps = weights.array(f"{name}.depthwise.weight")[:, 0]
+            # in the order in which the kernels read them
+            self.taps = np.asfortranarray(weights.array(f"{name}.depthwise.weight")[:, 0])
         rows, cols = weights.shape(f"{name}.pointwise")
         if (self.taps is not None and len(self.taps) != cols) or stride < 1:
             raise ValueError(f"'{name}' has {cols} channels and a stride of {stride}: pack the model again.")

@@ -104,7 +104,7 @@ static void product_of_tiles(const Part& p, const Rows& a, int block, int blocks
       const int n_rows = to - m < 32 ? to - m : 32;
       for (int n = 0; n < (two_blocks ? 2 : 1); n++) {
         const int at = block + b + n, first = at * kLanes;
-        const Column c = column(e, p.first + first, p.rows - first, p.slot + at);
+        const Column c = column(e, p.first + first, p.rows - first);
         for (int i = 0; i < n_rows; i++)
           finish(stepped(sums + i / 16 * 512 + n * 256 + i % 16 * kLanes, p, at, 0, a.sums[m + i]) * a.scale[m + i], m + i,
                  c, e);
@@ -143,6 +143,6 @@ static double tile_peak(long n) {
 }  // namespace amx
 
 const Kernels kAmx{"amx", 8, 2,
-    amx::quantize, amx::product_of_tiles, amx::gather_partial, amx::lstm_cell, amx::depthwise,
+    amx::quantize, amx::product_of_tiles, amx::log_sum, amx::lstm_cell, amx::depthwise,
     amx::layer_norm, amx::attention, amx::read, amx::tile_peak, amx::generate};
 }  // namespace greenasr

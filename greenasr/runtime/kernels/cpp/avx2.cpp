@@ -5,6 +5,6 @@
 
 namespace greenasr {
 const Kernels kAvx2{"avx2", 4, 1,
-    avx2::quantize, avx2::product, avx2::gather_partial, avx2::lstm_cell, avx2::depthwise,
+    avx2::quantize, avx2::product, avx2::log_sum, avx2::lstm_cell, avx2::depthwise,
     avx2::layer_norm, avx2::attention, avx2::read, avx2::Isa::peak, avx2::generate};
 }

@@ -6,6 +6,6 @@
 
 namespace greenasr {
 const Kernels kAvx2Vnni{"avx2vnni", 4, 1,
-    avx2vnni::quantize, avx2vnni::product, avx2vnni::gather_partial, avx2vnni::lstm_cell, avx2vnni::depthwise,
+    avx2vnni::quantize, avx2vnni::product, avx2vnni::log_sum, avx2vnni::lstm_cell, avx2vnni::depthwise,
     avx2vnni::layer_norm, avx2vnni::attention, avx2vnni::read, avx2vnni::Isa::peak, avx2vnni::generate};
 }

@@ -9,6 +9,6 @@
 
 namespace greenasr {
 const Kernels kAvx512{"avx512", 8, 3,
-    avx512::quantize, avx512::product, avx512::gather_partial, avx512::lstm_cell, avx512::depthwise,
+    avx512::quantize, avx512::product, avx512::log_sum, avx512::lstm_cell, avx512::depthwise,
     avx512::layer_norm, avx512::attention, avx512::read, avx512::Isa::peak, avx512::generate};
 }

@@ -130,7 +130,7 @@ static void quantize(const Source& s, int m, int8_t* q, size_t next, int depth, 
   for (; used < depth * kDepth; used++) q[size_t(used / kDepth) * next + used % kDepth] = 0;
 }
 
-static inline f16 relu(f16 y) { return y > 0.0f ? y : (y != y ? y : all(0.0f)); }
+static inline f16 relu(f16 y) { return y < 0.0f ? all(0.0f) : y; }
 
 // e^x to about 1e-7 relatively, for x up to 88; below -87 as at -87.  NaN stays NaN.
 static inline f16 exp16(f16 x) {
@@ -165,46 +165,57 @@ static inline f16 gelu(f16 x) {
   return x * (z < 0.0f ? tail : 1.0f - tail);
 }
 
+typedef float f8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float f4 __attribute__((vector_size(16), aligned(4), may_alias));
+static inline f8 half(const f16& x, int h) { return reinterpret_cast<const f8*>(&x)[h]; }
+static inline f4 half(const f8& x, int h) { return reinterpret_cast<const f4*>(&x)[h]; }
+
 static inline float largest16(f16 x) {
-  float best = x[0];
-  for (int i = 1; i < kLanes; i++) best = x[i] > best || x[i] != x[i] ? x[i] : best;
+  const f8 a = half(x, 0), b = half(x, 1), c = a > b ? a : (a != a ? a : b);
+  const f4 d = half(c, 0), e = half(c, 1), f = d > e ? d : (d != d ? d : e);
+  float best = f[0];
+  for (int i = 1; i < 4; i++) best = f[i] > best || f[i] != f[i] ? f[i] : best;
   return best;
 }
 static inline float sum16(f16 x) {
-  float a[8], b[4];
-  for (int i = 0; i < 8; i++) a[i] = x[i] + x[i + 8];
-  for (int i = 0; i < 4; i++) b[i] = a[i] + a[i + 4];
+  const f8 a = half(x, 0) + half(x, 1);
+  const f4 b = half(a, 0) + half(a, 1);
   return (b[0] + b[2]) + (b[1] + b[3]);
 }
 static inline f16 but_first(f16 x, int n, float rest) {
-  for (int i = n; i < kLanes; i++) x[i] = rest;
-  return x;
+  const i16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return lane < n ? x : all(rest);
 }
 
-static void gather_partial(const float* partial, int slots, float* largest, float* sum) {
-  float best = partial[0];
-  for (int s = 1; s < slots; s++) best = partial[2 * s] > best || partial[2 * s] != partial[2 * s] ? partial[2 * s] : best;
-  f16 total = all(0.0f);
-  for (int s = 0; s < slots; s += kLanes) {
-    f16 far = all(-100.0f), mass = all(0.0f);
-    for (int i = 0; i < kLanes && s + i < slots; i++) far[i] = partial[2 * (s + i)] - best, mass[i] = partial[2 * (s + i) + 1];
-    total += mass * exp16(far);
+static void log_sum(const float* y, const float* mass, int n, float* largest, float* sum) {
+  f16 best = all(y[0]);
+  for (int i = 0; i < n; i += kLanes) {
+    f16 s = load(y + i, n - i);
+    if (n - i < kLanes) s = but_first(s, n - i, y[0]);
+    best = s > best ? s : (s != s ? s : best);
   }
-  *largest = best;
+  const float top = largest16(best);
+  f16 total = all(0.0f);
+  for (int i = 0; i < n; i += kLanes) {
+    f16 e = exp16(load(y + i, n - i) - top);
+    if (mass) e *= load(mass + i, n - i);
+    total += n - i < kLanes ? but_first(e, n - i, 0.0f) : e;
+  }
+  *largest = top;
   *sum = sum16(total);
 }
 
 // What the epilogue needs to know of 16 outputs, the same for every row.
 struct Column {
   f16 bias, scale, shift;
-  int at, left, slot;  // first column of the output, how many there are, number of the block
+  int at, left;  // first column of the output, and how many there are
 };
-static inline Column column(const Epilogue& e, int at, int left, int slot) {
+static inline Column column(const Epilogue& e, int at, int left) {
   Column c;
   c.bias = e.bias ? load(e.bias + at, left) : all(0.0f);
   c.scale = e.scale ? load(e.scale + at, left) : all(0.0f);
   c.shift = e.shift ? load(e.shift + at, left) : all(0.0f);
-  c.at = at, c.left = left, c.slot = slot;
+  c.at = at, c.left = left;
   return c;
 }
 
@@ -219,23 +230,8 @@ static inline f16 after(f16 y, int m, const Column& c, const Epilogue& e) {
   return y;
 }
 
-// The share of a softmax's sum that 16 outputs of row m have, and the chosen ones among them.
-static void part_of_sum(f16 y, int m, const Column& c, const Epilogue& e) {
-  if (c.left < kLanes) y = but_first(y, c.left, -__builtin_inff());
-  float best = largest16(y), *to = e.partial + (ptrdiff_t(m) * e.slots + c.slot) * 2;
-  to[0] = best;
-  f16 mass = exp16(y - best);
-  to[1] = sum16(c.left < kLanes ? but_first(mass, c.left, 0.0f) : mass);
-  for (int i = 0; i < e.n_chosen; i++) {
-    int at = e.chosen[ptrdiff_t(m) * e.n_chosen + i] - c.at;
-    if (at >= 0 && at < c.left && at < kLanes) e.scores[ptrdiff_t(m) * e.n_chosen + i] = y[at];
-  }
-}
-
 static inline void finish(f16 y, int m, const Column& c, const Epilogue& e) {
-  y = after(y, m, c, e);
-  if (e.out) store(e.out + m * e.stride + c.at, y, c.left);
-  if (e.partial) part_of_sum(y, m, c, e);
+  store(e.out + m * e.stride + c.at, after(y, m, c, e), c.left);
 }
 
 static void lstm_cell(const float* gates, float* c, float* h, int dim) {
@@ -359,36 +355,53 @@ static uint32_t read(const uint8_t* p, size_t bytes) {
   return all_bits;
 }
 
+// Sums of MT rows of a convolution from inputs and taps that lie in rows of 16; x is where the first row begins.
 template <int MT>
-static void filter_rows(const Filter& f, const float* x, ptrdiff_t x_stride, int frames, int t, int c, const Epilogue& e) {
-  const int n = f.channels - c;
-  f16 sum[MT];
+static inline void filter_rows(const Filter& f, const float* x, const float* taps, f16* sum) {
   for (int i = 0; i < MT; i++) sum[i] = all(0.0f);
-  const int first = t * f.stride - f.pad, last = first + (MT - 1) * f.stride + (f.n - 1) * f.dilation;
-  if (first >= 0 && last < frames && n >= kLanes) {
-    for (int k = 0; k < f.n; k++) {
-      f16 w = load(f.taps + ptrdiff_t(k) * f.channels + c);
-      const float* at = x + (first + k * f.dilation) * x_stride + c;
-      for (int i = 0; i < MT; i++) sum[i] += load(at + i * f.stride * x_stride) * w;
-    }
-  } else {
-    for (int i = 0; i < MT; i++)
-      for (int k = 0; k < f.n; k++) {
-        int row = first + i * f.stride + k * f.dilation;
-        if (row < 0 || row >= frames) continue;
-        sum[i] += load(x + row * x_stride + c, n) * load(f.taps + ptrdiff_t(k) * f.channels + c, n);
+  int k = 0;
+  if constexpr (MT >= 8)  // as many registers hold the inputs of four taps
+    if (f.stride == 1 && f.dilation == 1)
+      for (; k + 4 <= f.n; k += 4) {
+        f16 v[MT + 3];
+#pragma GCC unroll 16
+        for (int i = 0; i < MT + 3; i++) v[i] = load(x + (k + i) * kLanes);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) {
+          const f16 w = load(taps + (k + j) * kLanes);
+#pragma GCC unroll 16
+          for (int i = 0; i < MT; i++) sum[i] += v[i + j] * w;
+        }
       }
+  for (; k < f.n; k++) {
+    const f16 w = load(taps + k * kLanes);
+    const float* at = x + ptrdiff_t(k) * f.dilation * kLanes;
+#pragma GCC unroll 16
+    for (int i = 0; i < MT; i++) sum[i] += load(at + ptrdiff_t(i) * f.stride * kLanes) * w;
   }
-  const Column to = column(e, c, n, 0);
-  for (int i = 0; i < MT; i++) finish(sum[i], t + i, to, e);
 }
 
+// 16 channels of the inputs are laid end to end first: rows a power of two apart would fight for the same lines.
 static void depthwise(const Filter& f, const float* x, ptrdiff_t x_stride, int frames, int from, int to, int c,
-                      const Epilogue& e) {
+                      const Epilogue& e, float* scratch) {
   constexpr int wide = Isa::kFrames;
-  int t = from;
-  for (; t + wide <= to; t += wide) filter_rows<wide>(f, x, x_stride, frames, t, c, e);
-  for (; t < to; t++) filter_rows<1>(f, x, x_stride, frames, t, c, e);
+  const int n = f.channels - c, first = from * f.stride - f.pad, rows = f.reach(to - from);
+  float *taps = scratch, *in = scratch + ptrdiff_t(f.n) * kLanes;
+  for (int k = 0; k < f.n; k++) store(taps + k * kLanes, load(f.taps + ptrdiff_t(k) * f.channels + c, n));
+  for (int r = 0; r < rows; r++) {
+    const bool outside = first + r < 0 || first + r >= frames;
+    store(in + ptrdiff_t(r) * kLanes, outside ? all(0.0f) : load(x + (first + r) * x_stride + c, n));
+  }
+  const Column to_column = column(e, c, n);
+  f16 sum[wide];
+  for (int t = from; t < to;) {
+    const float* at = in + ptrdiff_t(t - from) * f.stride * kLanes;
+    const int take = to - t >= wide ? wide : 1;
+    if (take == wide) filter_rows<wide>(f, at, taps, sum);
+    else filter_rows<1>(f, at, taps, sum);
+    for (int i = 0; i < take; i++) finish(sum[i], t + i, to_column, e);
+    t += take;
+  }
 }
 
 typedef uint32_t u16 __attribute__((vector_size(64), aligned(4), may_alias));
@@ -451,12 +464,20 @@ static inline f16 stepped(const int32_t* sums, const Part& p, int block, int gro
 
 // Rows m … m + MM of NB blocks from their sums [MM][NB][16], where there is one step an output.
 template <int MM, int NB>
-static inline void write_out(const int32_t* sums, const Part& p, const Rows& a, int block, int m, const Epilogue& e) {
+static inline void write_out(const int32_t* sums, const Part& p, const Rows& a, int block, int m, const Epilogue& given) {
+  const Epilogue e = given;  // a copy, which stores cannot change
+  const int32_t off = Isa::off(p), shift = p.mul - 1;
+  const float *steps = p.steps + size_t(block) * kLanes, *scale = a.scale + m;
+  const int32_t* total = a.sums + m;
+  const int first = block * kLanes, begin = p.first + first, left = p.rows - first;
   for (int n = 0; n < NB; n++) {
-    const int first = (block + n) * kLanes;
-    const Column c = column(e, p.first + first, p.rows - first, p.slot + block + n);
-    for (int i = 0; i < MM; i++)
-      finish(stepped(sums + (i * NB + n) * kLanes, p, block + n, 0, a.sums[m + i]) * a.scale[m + i], m + i, c, e);
+    const Column c = column(e, begin + n * kLanes, left - n * kLanes);
+    const f16 step = load(steps + n * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < MM; i++) {
+      const i16 v = (*reinterpret_cast<const i16*>(sums + (i * NB + n) * kLanes) << shift) - off * total[i];
+      finish(__builtin_convertvector(v, f16) * step * scale[i], m + i, c, e);
+    }
   }
 }
 
@@ -500,7 +521,7 @@ static void large(const Part& p, const Rows& a, int block, int m, const Epilogue
   }
   for (int n = 0; n < NB; n++) {
     const int first = (block + n) * kLanes;
-    const Column c = column(e, p.first + first, p.rows - first, p.slot + block + n);
+    const Column c = column(e, p.first + first, p.rows - first);
     for (int i = 0; i < MM; i++) finish(total[i * NB + n] * a.scale[m + i], m + i, c, e);
   }
 }

@@ -54,13 +54,6 @@ struct Epilogue {
   ptrdiff_t residual_stride = 0;
   float weight = 1.0f;
   Relu relu = Relu::none;
-  // Of a vocabulary: per row and block of 16 columns the largest y and the sum of exp(y - largest), and the y of
-  // chosen columns.  `out` may then be null.
-  float* partial = nullptr;          // [count][slots][2]
-  int slots = 0;
-  const int32_t* chosen = nullptr;   // [count][n_chosen]
-  float* scores = nullptr;           // the same
-  int n_chosen = 0;
 };
 
 // A convolution of every channel with a filter of its own: rows t of `out` are sums over k of
@@ -68,6 +61,7 @@ struct Epilogue {
 struct Filter {
   const float* taps = nullptr;  // [n][channels]
   int n = 0, channels = 0, stride = 1, dilation = 1, pad = 0;
+  int reach(int rows) const { return (rows - 1) * stride + (n - 1) * dilation + 1; }  // inputs of so many rows
 };
 
 // A matrix of signs that is generated and not stored (docs/ternary.md).
@@ -93,13 +87,13 @@ struct Kernels {
   // Columns of `blocks` blocks from `block` on, for rows from..to; `scratch` holds blocks * depth * 1024 bytes.
   void (*product)(const Part&, const Rows&, int block, int blocks, int from, int to, const Epilogue&,
                   uint8_t* scratch);
-  // log(sum(exp(y))) of a row from its partial results, as the largest and the sum of what exp leaves.
-  void (*gather_partial)(const float* partial, int slots, float* largest, float* sum);
+  // Of n numbers y the largest and the sum of mass * exp(y - largest); without `mass` it is 1.
+  void (*log_sum)(const float* y, const float* mass, int n, float* largest, float* sum);
   // i, f, g, o before their functions (4 * dim) and c -> c and h, dim each.
   void (*lstm_cell)(const float* gates, float* c, float* h, int dim);
-  // Rows from..to and channels c..c + 16 of a convolution.
+  // Rows from..to and channels c..c + 16 of a convolution; scratch for 16 of every tap and input.
   void (*depthwise)(const Filter&, const float* x, ptrdiff_t x_stride, int frames, int from, int to, int c,
-                    const Epilogue&);
+                    const Epilogue&, float* scratch);
   // (x - mean) / sqrt(variance + eps) * gain + bias over n numbers.
   void (*layer_norm)(const float* x, int n, const float* gain, const float* bias, float eps, float* out);
   // softmax(q Kᵀ * scale) V of one head: `queries` rows of q, of which the last sees all `keys` columns of K (dim, room)

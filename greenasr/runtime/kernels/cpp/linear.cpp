@@ -257,6 +257,21 @@ const Kernels& choose_kernels(const std::string& name) {
 
 namespace {
 
+constexpr int kSlot = 16;    // blocks of a vocabulary whose logits are summed up at once
+constexpr int kUnpacked = 3;  // blocks that a kernel unpacks at once, the most of all
+
+// Logits go to memory that stays in the cache; of every row and `kSlot` blocks the largest and the sum of
+// exp(logit - largest) are kept, and the logits of chosen columns.
+struct Vocabulary {
+  float *largest, *sum;   // [count][slots]
+  int slots;
+  const int32_t* chosen;  // [count][n_chosen]
+  float* scores;          // the same
+  int n_chosen;
+};
+
+int slots(const Part& p) { return (p.blocks + kSlot - 1) / kSlot; }
+
 struct Job {
   const Kernels* k;
   const Matrix* w;
@@ -268,6 +283,7 @@ struct Job {
   int32_t* sums;
   int count, rows_a_chunk;
   int panel, row_chunk;  // blocks and rows a chunk of the product
+  const Vocabulary* v;   // what happens to the outputs instead of being kept, or null
 };
 
 void quantize_rows(void* context, int chunk) {
@@ -279,33 +295,65 @@ void quantize_rows(void* context, int chunk) {
                   j.sums + size_t(m) * j.rows.groups);
 }
 
-int panels(const Part& p, int panel) { return (p.blocks + panel - 1) / panel; }
+// Panels of a part, and the blocks of one of them in even shares; a vocabulary's begin with a slot.
+struct Panels {
+  int unit, units, count;
+  Panels(const Job& j, const Part& p) {
+    unit = j.v ? kSlot : 1, units = (p.blocks + unit - 1) / unit;
+    const int each = j.panel > unit ? j.panel / unit : 1;
+    count = (units + each - 1) / each;
+  }
+  int begin(int at, const Part& p) const {
+    const int block = int(long(at) * units / count) * unit;
+    return block < p.blocks ? block : p.blocks;
+  }
+};
+
+void keep_sums(const Job& j, const Part& p, int slot, int block, int blocks, int from, int to, const Epilogue& e) {
+  const Vocabulary& v = *j.v;
+  const int begin = p.first + block * kLanes, left = p.rows - block * kLanes;
+  const int n = left < blocks * kLanes ? left : blocks * kLanes;
+  for (int m = from; m < to; m++) {
+    const float* y = e.out + ptrdiff_t(m) * e.stride + begin;
+    for (int at = 0, s = slot; at < n; at += kSlot * kLanes, s++) {
+      const size_t to_slot = size_t(m) * v.slots + s;
+      j.k->log_sum(y + at, nullptr, n - at < kSlot * kLanes ? n - at : kSlot * kLanes, v.largest + to_slot, v.sum + to_slot);
+    }
+    for (int i = 0; i < v.n_chosen; i++) {
+      const int at = v.chosen[ptrdiff_t(m) * v.n_chosen + i] - begin;
+      if (at >= 0 && at < n) v.scores[ptrdiff_t(m) * v.n_chosen + i] = y[at];
+    }
+  }
+}
 
 void product_chunk(void* context, int chunk) {
   Job& j = *static_cast<Job*>(context);
   int across = 0;
-  for (const Part& p : j.w->parts()) across += panels(p, j.panel);
-  int from = chunk / across * j.row_chunk, to = from + j.row_chunk, at = chunk % across;
+  for (const Part& p : j.w->parts()) across += Panels(j, p).count;
+  int from = chunk / across * j.row_chunk, to = from + j.row_chunk, at = chunk % across, slot = 0;
   if (to > j.count) to = j.count;
   for (const Part& p : j.w->parts()) {
-    int n = panels(p, j.panel);
-    if (at < n) {
-      int block = int(long(at) * p.blocks / n), blocks = int(long(at + 1) * p.blocks / n) - block;  // even shares
-      uint8_t* scratch = panel_scratch.get(size_t(j.panel) * p.depth * kLanes * kDepth);
-      j.k->product(p, j.rows, block, blocks, from, to, j.e, scratch);
-      return;
+    const Panels panels(j, p);
+    if (at < panels.count) {
+      const int block = panels.begin(at, p), blocks = panels.begin(at + 1, p) - block;
+      const size_t room = size_t(kUnpacked) * p.depth * kLanes * kDepth;
+      if (!j.v) return j.k->product(p, j.rows, block, blocks, from, to, j.e, panel_scratch.get(room));
+      Epilogue e = j.e;
+      e.stride = ptrdiff_t(blocks) * kLanes + kLanes;  // not a power of two
+      uint8_t* scratch = panel_scratch.get(room + size_t(to - from) * e.stride * 4);
+      e.out = reinterpret_cast<float*>(scratch + room) - from * e.stride - (p.first + block * kLanes);
+      j.k->product(p, j.rows, block, blocks, from, to, e, scratch);
+      return keep_sums(j, p, slot + block / kSlot, block, blocks, from, to, e);
     }
-    at -= n;
+    at -= panels.count, slot += slots(p);
   }
 }
 
-}  // namespace
-
-void linear(const Matrix& w, const Source& x, int count, const Epilogue& e) {
+void run(const Matrix& w, const Source& x, int count, const Epilogue& e, const Vocabulary* v) {
   if (count < 1) return;
   Job j;
   j.k = &kernels();
-  j.w = &w, j.source = x, j.e = e, j.count = count;
+  j.w = &w, j.source = x, j.e = e, j.count = count, j.v = v;
   j.source.group = w.group(), j.source.padded = w.padded();
   Rows& r = j.rows;
   r.count = count, r.rows = count <= kFewRows ? count : kMostRows, r.depth = w.depth(), r.groups = w.groups();
@@ -323,30 +371,39 @@ void linear(const Matrix& w, const Source& x, int count, const Epilogue& e) {
   if (together) parallel(chunks, quantize_rows, &j);
   else quantize_rows(&j, 0);
 
-  j.panel = count <= kFewRows ? j.k->few_panel : j.k->many_panel, j.row_chunk = count <= 256 ? count : 128;
-  // Of many rows wider panels, up to four, write longer pieces of each, as long as there is work for everyone.
-  const int wider = count <= kFewRows ? 1 : w.slots() / (j.panel * 4 * (together ? threads() : 1));
-  j.panel *= wider < 1 ? 1 : wider > 4 ? 4 : wider;
+  j.row_chunk = v ? 64 : count <= 256 ? count : 128;
+  // Of many rows wider panels write longer pieces of each, as long as there is work for everyone.
+  const int sharers = together ? 4 * threads() : 1;
+  j.panel = count <= kFewRows ? j.k->few_panel : j.k->many_panel;
+  const int wider = count <= kFewRows ? 1 : w.slots() / (j.panel * sharers);
+  j.panel *= wider < 1 ? 1 : wider > 16 ? 16 : wider;
   int across = 0;
-  for (const Part& p : w.parts()) across += panels(p, j.panel);
+  for (const Part& p : w.parts()) across += Panels(j, p).count;
   const int down = (count + j.row_chunk - 1) / j.row_chunk;
   if (together) parallel(across * down, product_chunk, &j);
   else
     for (int c = 0; c < across * down; c++) product_chunk(&j, c);
 }
 
+}  // namespace
+
+void linear(const Matrix& w, const Source& x, int count, const Epilogue& e) { run(w, x, count, e, nullptr); }
+
 void vocabulary(const Matrix& w, const Source& x, int count, const float* bias, const int32_t* chosen, int n_chosen,
                 float* scores, float* normalizer) {
   if (count < 1) return;
-  float* partial = reinterpret_cast<float*>(partial_scratch.get(size_t(count) * w.slots() * 8));
-  for (int i = 0; i < count * n_chosen; i++) scores[i] = 0.0f;
+  Vocabulary v;
+  v.slots = 0;
+  for (const Part& p : w.parts()) v.slots += slots(p);
+  v.largest = reinterpret_cast<float*>(partial_scratch.get(size_t(count) * v.slots * 8));
+  v.sum = v.largest + size_t(count) * v.slots;
+  v.chosen = chosen, v.scores = scores, v.n_chosen = n_chosen;
   Epilogue e;
-  e.bias = bias, e.partial = partial, e.slots = w.slots();
-  e.chosen = chosen, e.scores = scores, e.n_chosen = n_chosen;
-  linear(w, x, count, e);
+  e.bias = bias;
+  run(w, x, count, e, &v);
   for (int m = 0; m < count; m++) {
     float largest, sum;
-    kernels().gather_partial(partial + size_t(m) * w.slots() * 2, w.slots(), &largest, &sum);
+    kernels().log_sum(v.largest + size_t(m) * v.slots, v.sum + size_t(m) * v.slots, v.slots, &largest, &sum);
     normalizer[m] = float(double(largest) + std::log(double(sum)));
     for (int i = 0; i < n_chosen; i++) scores[size_t(m) * n_chosen + i] -= normalizer[m];
   }
@@ -505,15 +562,17 @@ void filter_chunk(void* context, int chunk) {
   const int across = (j.f->channels + kLanes - 1) / kLanes;
   int from = chunk / across * j.rows_a_chunk, to = from + j.rows_a_chunk;
   if (to > j.rows) to = j.rows;
-  j.k->depthwise(*j.f, j.x, j.stride, j.frames, from, to, chunk % across * kLanes, *j.e);
+  const size_t room = size_t(j.f->n + j.f->reach(to - from)) * kLanes * 4;
+  float* scratch = reinterpret_cast<float*>(panel_scratch.get(room));
+  j.k->depthwise(*j.f, j.x, j.stride, j.frames, from, to, chunk % across * kLanes, *j.e, scratch);
 }
 
 }  // namespace
 
 void depthwise(const Filter& f, const float* x, ptrdiff_t stride, int frames, int rows, const Epilogue& e) {
   if (rows < 1) return;
-  FilterJob j{&kernels(), &f, x, stride, frames, rows, rows, &e};
-  const int chunks = (f.channels + kLanes - 1) / kLanes;
+  FilterJob j{&kernels(), &f, x, stride, frames, rows, rows < 512 ? rows : 512, &e};
+  const int chunks = (f.channels + kLanes - 1) / kLanes * ((rows + j.rows_a_chunk - 1) / j.rows_a_chunk);
   if (threads() > 1 && double(rows) * f.channels * f.n > 1e5) return parallel(chunks, filter_chunk, &j);
   for (int c = 0; c < chunks; c++) filter_chunk(&j, c);
 }

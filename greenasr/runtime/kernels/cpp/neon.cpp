@@ -103,6 +103,6 @@ struct Isa {
 
 namespace greenasr {
 const Kernels kNeon{"neon", 2, 1,
-    neon::quantize, neon::product, neon::gather_partial, neon::lstm_cell, neon::depthwise,
+    neon::quantize, neon::product, neon::log_sum, neon::lstm_cell, neon::depthwise,
     neon::layer_norm, neon::attention, neon::read, neon::Isa::peak, neon::generate};
 }

@@ -60,6 +60,6 @@ struct Isa {
 
 namespace greenasr {
 const Kernels kPortable{"portable", 1, 1,
-    portable::quantize, portable::product, portable::gather_partial, portable::lstm_cell, portable::depthwise,
+    portable::quantize, portable::product, portable::log_sum, portable::lstm_cell, portable::depthwise,
     portable::layer_norm, portable::attention, portable::read, portable::Isa::peak, portable::generate};
 }
