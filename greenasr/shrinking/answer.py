@@ -37,10 +37,9 @@ def models(search: Search) -> list[Row]:
         rows.append(
             {
                 "name": path.parent.name,
-                **{
-                    key: found[key]
-                    for key in ("cost", "estimator", "bits", "bytes", "plan", "dims", "dev", "activations")
-                },
+                **{key: found[key] for key in ("cost", "estimator", "bits", "bytes", "plan", "dev")},
+                "dims": found.get("dims", {}),
+                "activations": found.get("activations", "float32"),
                 "ratio": full["bytes"] / found["bytes"],
                 "dev_against": against.to_json(),
                 "passes_dev": search.passes(name),
