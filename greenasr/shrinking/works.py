@@ -60,6 +60,11 @@ class Works:
         return make_clusters(self.model, self.space.by, skip=self.space.skip)
 
     @cached_property
+    def reference(self) -> nn.Module:
+        """The full model, which others are held against and learn from."""
+        return copy.deepcopy(self.model).to(self.device).eval().requires_grad_(False)
+
+    @cached_property
     def teaching(self) -> Teaching:
         """How trainings are taught: as the space says, else as is usual for the task."""
         if teachable(self.task) is None:
@@ -202,13 +207,12 @@ class Works:
         """
         total = count = 0.0
         task, most = teachable(self.task), most or self.space.proxy_batches
-        full = None if task is None else copy.deepcopy(self.model).to(self.device).eval()
         with evaluating(model):
             for done, batch in enumerate(islice(self.task.batches("dev"), most), 1):
                 if task is None:
                     far = self.task.loss(model, batch)
                 else:
-                    p, q = (task.outputs(each, batch).log_softmax(1) for each in (full, model))
+                    p, q = (task.outputs(each, batch).log_softmax(1) for each in (self.reference, model))
                     far = kl(p, q)
                 total, count = total + float(far), count + 1
                 tell(done, max(most, done), "proxy on dev")
@@ -270,8 +274,7 @@ class Works:
         task = teachable(self.task)
         if task is None or not self.teaching.share:
             return self.task
-        teacher = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(False)
-        return task.taught(teacher, self.teaching.share)
+        return task.taught(self.reference, self.teaching.share)
 
     def test(self, name: str, folder: Path, tell: Tell) -> Result:
         """A model's words on test."""
