@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from greenasr.runtime.kernels import native
 from greenasr.runtime.linear import Dense, Linear, Narrow
 from greenasr.runtime.pointwise import Floats
 
+if TYPE_CHECKING:
+    from greenasr.runtime.kernels._native import Matrix
+
 Activations = Literal["int8", "float32"]
 ACTIVATIONS: tuple[Activations, ...] = ("int8", "float32")
 
@@ -27,14 +30,17 @@ ACTIVATIONS: tuple[Activations, ...] = ("int8", "float32")
 class Rows:
     """An embedding: ids (…) -> rows (…, D), each dequantized when it is asked for."""
 
-    def __init__(self, parts: Sequence[tuple[int, NDArray[np.integer], Floats]] | Floats):
-        self.parts = parts  # (first row, codes, step) of every span, or all rows as they are
+    def __init__(self, parts: Sequence[tuple[int, NDArray[np.integer], Floats]] | Floats | Matrix):
+        self.parts = parts  # (first row, codes, step) of every span, all rows as they are, or the kernels'
 
     def __call__(self, ids: NDArray[np.integer]) -> Floats:
         """The rows of ids."""
         if isinstance(self.parts, np.ndarray):
             return self.parts[ids]
         flat = ids.reshape(-1)
+        if not isinstance(self.parts, Sequence):
+            found = native.gather(self.parts, flat.astype(np.int32))
+            return found.reshape(*ids.shape, found.shape[1])
         out = np.empty((len(flat), self.parts[0][1].shape[1]), np.float32)
         for start, codes, step in self.parts:
             here = np.flatnonzero((flat >= start) & (flat < start + len(codes)))
@@ -57,6 +63,7 @@ class Weights:
         self.packed, self.activations = packed, activations
         self.style = "nbits"  # how an ONNX graph writes low-bit maps
         self.maps: dict[str, Linear] = {}  # every map that was asked for, by its names
+        self.matrices: dict[tuple[str, ...], Matrix] = {}  # those of the kernels, by what they are made of
 
     def array(self, name: str) -> Floats:
         """A parameter in float32; ValueError where the file has none of this name."""
@@ -84,7 +91,7 @@ class Weights:
     def _linear(self, *names: str) -> Linear:
         parts, bias = self.parts(*names), self.bias(*names)
         if parts is not None and native.available() and native.fit(*parts):
-            return Narrow(native.matrix(*parts), bias, self.activations == "float32")
+            return Narrow(self._matrix(parts, *names), bias, self.activations == "float32")
         quantized = all(self._is_quantized(f"{name}.weight") for name in names)
         return Dense(self.matrix(*names), bias, quantized and self.activations == "int8")
 
@@ -140,7 +147,17 @@ class Weights:
         first = self.packed.ties.get(name, name)
         if first not in self.packed.shapes or any(s.negative is not None for s in self._spans(first)):
             return Rows(self.array(name))
+        parts = self.parts(first.removesuffix(".weight"))
+        if parts is not None and native.available() and native.fit(*parts):
+            return Rows(self._matrix(parts, first.removesuffix(".weight")))
         return Rows([(span.start, span.codes(), span.step) for span in self._spans(first)])
+
+    def _matrix(self, parts: Sequence[tuple[NDArray[Any], int, Floats]], *names: str) -> Matrix:
+        """The kernels' matrix of some maps, one for all that share it."""
+        key = tuple(self.packed.ties.get(f"{name}.weight", f"{name}.weight") for name in names)
+        if key not in self.matrices:
+            self.matrices[key] = native.matrix(*parts)
+        return self.matrices[key]
 
     def _is_quantized(self, name: str) -> bool:
         first = self.packed.ties.get(name, name)

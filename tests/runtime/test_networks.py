@@ -77,18 +77,19 @@ def test_the_past_of_hypotheses_is_chosen_by_index(made: Made) -> None:
     ids = np.array([[1, 2], [3, 4], [5, 6]])
     _, state = network.hidden(ids)
     kept = np.array([2, 0, 2])
-    hidden, _ = network.hidden(np.array([[9], [9], [8]]), tuple(past.of(kept) for past in state))
+    hidden, _ = network.hidden(np.array([[9], [9], [8]]), state.of(kept))
     alone, _ = network.hidden(np.concatenate((ids[kept], [[9], [9], [8]]), 1))
     assert_allclose(hidden[:, 0], alone[:, -1], atol=1e-5)
 
 
 def test_a_past_without_room_grows() -> None:
-    past = Past.empty(1, 1, 1, 2)
-    said = np.arange(100, dtype=np.float32).reshape(1, 1, 50, 2)
+    past = Past.empty(2, 1, 1, 1, 2)
+    said = np.arange(200, dtype=np.float32).reshape(2, 1, 1, 50, 2)
     for at in range(50):
-        past = past.with_next(said[:, :, at : at + 1], -said[:, :, at : at + 1])
-    assert_allclose(past.keys[..., : past.length], said.swapaxes(2, 3))
-    assert_allclose(past.values[:, :, : past.length], -said)
+        past = past.reserved(1)
+        past.keys[..., at], past.values[..., at, :] = said[..., at, :], -said[..., at, :]
+    assert_allclose(past.keys[..., : past.length], said.swapaxes(3, 4))
+    assert_allclose(past.values[..., : past.length, :], -said)
 
 
 def test_a_text_beyond_the_context_is_refused(made: Made) -> None:

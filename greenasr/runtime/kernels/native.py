@@ -228,15 +228,24 @@ def transformer_block(
     heads: int,
     float_activations: bool = False,
 ) -> TransformerBlock:
-    """A post-norm block as one call, ``block(rows, n, keys, values, past)``, from maps (matrix, bias).
+    """A post-norm block for `transformer`, from maps (matrix, bias).
 
     z = norm(W softmax(q Kᵀ / √d) V + x), y = norm(W₂ gelu(W₁ z) + z); ``norms`` are gain, bias, gain, bias.
-    The call changes ``rows`` (n t, D) from x to y and writes the t new tokens of n hypotheses behind the
-    ``past`` ones of ``keys`` (n, heads, D / heads, room) and ``values`` (n, heads, room, D / heads).
     """
     maps = (qkv, attended, w1, w2)
     vectors = [*(bias for _, bias in maps), *norms]
     return _native.TransformerBlock([weight for weight, _ in maps], vectors, heads, float_activations)
+
+
+def transformer(
+    blocks: list[TransformerBlock], rows: Floats, n: int, keys: Floats, values: Floats, past: int
+) -> None:
+    """Go through all blocks in one call: ``rows`` (n t, D) change from the first's x to the last's y.
+
+    The t new tokens of n hypotheses are written behind the ``past`` ones of ``keys`` (L, n, heads, D / heads,
+    room) and ``values`` (L, n, heads, room, D / heads) of the L blocks.
+    """
+    _native.transformer(blocks, rows, n, keys, values, past)
 
 
 def read_rate(nbytes: int, seconds: float = 0.2) -> float:

@@ -156,7 +156,7 @@ def test_a_transformer_block_is_its_parts_one_after_another(n: int, t: int, past
 
     def run() -> tuple[Floats, Floats, Floats]:
         rows, keys, values = x.copy(), cache[0].swapaxes(2, 3).copy(), cache[1].copy()
-        block(rows, n, keys, values, past)
+        native.transformer([block], rows, n, keys[None], values[None], past)
         return rows, keys, values
 
     def linear(rows: Floats, at: int, **more: object) -> Floats:
@@ -231,7 +231,7 @@ def test_float_activations_give_layers_of_the_dequantized_weights() -> None:
             parameter.copy_(value)
         mask = torch.nn.Transformer.generate_square_subsequent_mask(9)
         expected = layer(torch.from_numpy(rows.copy()).view(2, 9, dim), mask)
-    block(rows, 2, keys, values, 0)
+    native.transformer([block], rows, 2, keys[None], values[None], 0)
     np.testing.assert_allclose(rows.reshape(2, 9, dim), expected, atol=2e-5)
 
 
@@ -244,7 +244,9 @@ def test_a_block_refuses_a_cache_without_room_and_matrices_that_do_not_fit() -> 
     )
     keys, values = np.zeros((1, 2, 8, 4), np.float32), np.zeros((1, 2, 4, 8), np.float32)
     with pytest.raises(ValueError, match="too little room for 4 past and 1 new tokens"):
-        block(np.ones((1, 16), np.float32), 1, keys, values, 4)
+        native.transformer([block], np.ones((1, 16), np.float32), 1, keys[None], values[None], 4)
+    with pytest.raises(ValueError, match=r"keys \(1, 1, 2, 8, 4\) has a shape other than \(2, 1, 2, 8"):
+        native.transformer([block, block], np.ones((1, 16), np.float32), 1, keys[None], values[None], 0)
     with pytest.raises(ValueError, match="matrices of a block of width 16 do not fit"):
         native.transformer_block((square, None), *[(square, None)] * 3, (ones,) * 4, 2)
 

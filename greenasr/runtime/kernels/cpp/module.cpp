@@ -235,21 +235,32 @@ struct PyBlock {
       *vec[i] = v.data<float>();
     }
   }
-  void run(nb::handle rows, int n, nb::handle keys, nb::handle values, int past) const {
-    View x(rows, "rows", 'f', true), k(keys, "keys", 'f', true), v(values, "values", 'f', true);
-    const int d = b.qkv->cols(), dim = d / b.heads;
-    x.expect({-1, d});
-    if (n < 1 || x.size(0) % n || x.size(0) == 0) x.fail("rows that are not a multiple of the hypotheses");
-    const int t = int(x.size(0) / n);
-    k.expect({n, b.heads, dim, -1});
-    v.expect({n, b.heads, k.size(3), dim});
-    if (past < 0 || past + t > k.size(3))
-      k.fail("too little room for " + std::to_string(past) + " past and " + std::to_string(t) + " new tokens");
-    if (!x.dense() || !k.dense() || !v.dense()) throw std::invalid_argument("rows, keys and values must be contiguous");
-    nb::gil_scoped_release free;
-    transformer_block(b, x.data<float>(), n, t, k.data<float>(), v.data<float>(), int(k.size(3)), past);
-  }
 };
+
+// Blocks one after another, of which each has its own keys and values.
+void py_transformer(nb::list blocks, nb::handle rows, int n, nb::handle keys, nb::handle values, int past) {
+  std::vector<const Block*> found;
+  for (nb::handle each : blocks) found.push_back(&nb::cast<const PyBlock&>(each).b);
+  if (found.empty()) throw std::invalid_argument("a Transformer needs a block");
+  View x(rows, "rows", 'f', true), k(keys, "keys", 'f', true), v(values, "values", 'f', true);
+  const int d = found[0]->qkv->cols(), heads = found[0]->heads, dim = d / heads;
+  for (const Block* b : found)
+    if (b->qkv->cols() != d || b->heads != heads) throw std::invalid_argument("blocks of one width and number of heads");
+  x.expect({-1, d});
+  if (n < 1 || x.size(0) % n || x.size(0) == 0) x.fail("rows that are not a multiple of the hypotheses");
+  const int t = int(x.size(0) / n);
+  k.expect({Py_ssize_t(found.size()), n, heads, dim, -1});
+  const Py_ssize_t room = k.size(4);
+  v.expect({Py_ssize_t(found.size()), n, heads, room, dim});
+  if (past < 0 || past + t > room)
+    k.fail("too little room for " + std::to_string(past) + " past and " + std::to_string(t) + " new tokens");
+  if (!x.dense() || !k.dense() || !v.dense()) throw std::invalid_argument("rows, keys and values must be contiguous");
+  nb::gil_scoped_release free;
+  for (size_t i = 0; i < found.size(); i++) {
+    const size_t at = i * size_t(n) * size_t(d) * size_t(room);
+    transformer_block(*found[i], x.data<float>(), n, t, k.data<float>() + at, v.data<float>() + at, int(room), past);
+  }
+}
 
 void py_layer_norm(nb::handle x, nb::handle gain, nb::handle bias, float eps, nb::handle out) {
   View from(x, "x", 'f'), g(gain, "gain", 'f'), b(bias, "bias", 'f'), to(out, "out", 'f', true);
@@ -289,8 +300,9 @@ NB_MODULE(_native, m) {
         nb::arg("stride") = 1, nb::arg("dilation") = 1, nb::arg("pad") = 0, nb::arg("relu") = 0);
   nb::class_<PyBlock>(m, "TransformerBlock")
       .def(nb::init<nb::list, nb::list, int, bool>(), nb::arg("matrices"), nb::arg("vectors"), nb::arg("heads"),
-           nb::arg("float_activations") = false)
-      .def("__call__", &PyBlock::run, nb::arg("rows"), nb::arg("n"), nb::arg("keys"), nb::arg("values"), nb::arg("past"));
+           nb::arg("float_activations") = false);
+  m.def("transformer", &py_transformer, nb::arg("blocks"), nb::arg("rows"), nb::arg("n"), nb::arg("keys"),
+        nb::arg("values"), nb::arg("past"));
   m.def("layer_norm", &py_layer_norm, nb::arg("x"), nb::arg("gain"), nb::arg("bias"), nb::arg("eps"), nb::arg("out"));
   m.def("read_rate", &read_rate, nb::arg("bytes"), nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
   m.def("peak_rate", &peak_rate, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
