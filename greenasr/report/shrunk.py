@@ -20,7 +20,14 @@ from greenasr.score.scored import Scored, read_scored
 FORMAT = "greenasr shrunk 2"
 MOST = 25  # lines of changed words
 COSTS = {"hessian": "Hessian plan", "kl": "KL plan", "divergence": "divergence plan"}
-WAYS = {"none": "post-training", "bp": "BP", "acosr": "ACosR", "admm": "ADMM", "ttq": "TTQ"}
+WAYS = {
+    "none": "post-training",
+    "brief": "brief training",
+    "bp": "BP",
+    "acosr": "ACosR",
+    "admm": "ADMM",
+    "ttq": "TTQ",
+}
 Value = Mapping[str, Any]
 
 
@@ -236,7 +243,7 @@ def times_sheet(value: Value) -> page.Sheet:
         "full": "the full model on dev",
         "costs": "costs, once for all budgets",
         "proxies": "plans, and what rounding to them does",
-        "briefs": "brief trainings",
+        "briefs": "brief trainings, and those models on dev",
         "untrained": "models without training, on dev",
         "trained": "training, and those models on dev",
         "test": "the finalists on test",

@@ -10,7 +10,7 @@ from typing import Any
 
 from greenasr.score.decision import ALPHA, LOSSLESS, SHOWN, UNDECIDED, WORSE, Comparison, decide
 from greenasr.shrinking.search import Search
-from greenasr.shrinking.works import UNTRAINED
+from greenasr.shrinking.works import BRIEF, UNTRAINED
 
 FORMAT = "greenasr shrunk 2"
 SEARCHED = ("costs", "proxies", "briefs", "untrained", "trained")
@@ -19,7 +19,7 @@ KINDS = {  # of work, by the first part of a job's name
     "parts": "proxies",
     "plans": "proxies",
     "wide": "untrained",
-    **{name: name for name in ("briefs", "full", "test", "system")},
+    **{name: name for name in ("full", "test", "system")},
 }
 Row = dict[str, Any]
 
@@ -172,7 +172,7 @@ def effort(search: Search) -> Row | None:
     trained = [
         float((search.board.done(f"models/{path.parent.name}") or {})[measure])
         for path in search.board.run.glob("models/*/result.json")
-        if not path.parent.name.endswith(f"-{UNTRAINED}")
+        if path.parent.name.rpartition("-")[2] not in (UNTRAINED, BRIEF)
     ]
     if not trained:
         return None
@@ -197,6 +197,6 @@ def seconds(search: Search, measure: str = "seconds") -> dict[str, float]:
         first = name.partition("/")[0]
         kind = KINDS.get(first, "data" if first.startswith("graph-") else "costs")
         if first == "models":
-            kind = "untrained" if name.endswith(f"-{UNTRAINED}") else "trained"
+            kind = {UNTRAINED: "untrained", BRIEF: "briefs"}.get(name.rpartition("-")[2], "trained")
         found[kind] += float((search.board.done(name) or {})[measure])
     return found

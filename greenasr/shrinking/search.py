@@ -5,21 +5,21 @@
     wide/<k>             all weights at the widest width, but for the k parts that move them most
     costs-hessian, -kl   once, for every budget
     plans/<B>-<cost>     a cheapest plan, of B bytes, and how far rounding alone moves the outputs: the proxy
-    briefs/<B>-<cost>-<estimator>   how far they are after a brief training
     models/<B>-<cost>-<estimator>   a packed model and its words on dev
 
 Where the widest width everywhere loses words, parts stay in 16 bits, 1, 2, 4, … of them, until it loses none.
 
 A budget passes when one of its models does: its plans, best proxy first, are trained by one estimator after
-another until one passes on dev.  B counts codes and steps; sizes that are reported are those of files.
+another until one passes on dev.  Two sizes are trained briefly before any is trained wholly.  B counts codes
+and steps; sizes that are reported are those of files.
 
 Which size to train is guessed.  Let d(B) be the divergence of the outputs of B's rounded model from the full
 model's.  Training leaves about a share k of it, whatever the size, and models pass up to some divergence D:
 
     edge  =  the smallest B with k d(B) <= D
 
-D lies between what passed and what failed, at first of the models without training; k is that of a brief
-training, times `MENDED`, until a whole one has told it.  Where outputs cannot be compared sizes are bisected.
+D lies between what passed and what failed, at first of the models without training; k is that of the last
+training, times `MENDED` where that was a brief one.  Where outputs cannot be compared sizes are bisected.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ from greenasr.shrinking.joint import Joint, factors_of
 from greenasr.shrinking.package import Package
 from greenasr.shrinking.settings import Question, Space
 from greenasr.shrinking.task import ShrinkTask, teachable
-from greenasr.shrinking.works import UNTRAINED, Works
+from greenasr.shrinking.works import BRIEF, UNTRAINED, Works
 
-COARSE = 1.4  # ratio of sizes at which models without training are told apart, where training follows
+BRIEFS = 2  # sizes that are trained briefly
+COARSE = 2.0  # ratio of sizes at which models without training are told apart, where training follows
 MENDED = 0.5  # what a whole training leaves of a brief one's divergence: 0.46 and 0.52 for the demo's hybrid
 TINY = 1e-12
 
@@ -110,15 +111,25 @@ class Search:
         finer = self.space.finer if last else max(self.space.finer, COARSE)
         while (size := next_budget(low, high, tried, finer)) is not None:
             self._try(size, (UNTRAINED,), tried)
-        untrained = min((size for size, passed in tried.items() if passed), default=None)
-        tried, trained = {} if untrained is None else {untrained: True}, 0
-        while (most is None or trained < most) and (size := self._next(tried)) is not None:
-            if not self._has_time(size):
+        if most == 0:
+            return
+        tried = _passed(tried)
+        self._train(tried, (BRIEF,), BRIEFS)
+        self._train(_passed(tried), self.space.estimators, most)  # what fails briefly may pass wholly
+
+    def _train(self, tried: dict[int, bool], estimators: tuple[str, ...], most: int | None) -> None:
+        """Train models of at most so many sizes, as long as there is time."""
+        count = 0
+
+        def following(tried: Mapping[int, bool]) -> int | None:
+            return self._next(tried, estimators)
+
+        while (most is None or count < most) and (size := following(tried)) is not None:
+            if not self._has_time(size, estimators):
                 return
-            more = most is None or trained + 1 < most
-            ahead = after(size, tried, self._next) if more and self.question.seconds else []
-            self._try(size, self.space.estimators, tried, ahead)
-            trained += 1
+            count += 1
+            more = (most is None or count < most) and self.question.seconds
+            self._try(size, estimators, tried, after(size, tried, following) if more else ())
 
     def _sensitive(self) -> tuple[str, ...]:
         """The parts that lose words even at the widest width; none where keeping them does not help."""
@@ -133,33 +144,24 @@ class Search:
             count *= 2
         return ()
 
-    def _next(self, tried: Mapping[int, bool]) -> int | None:
+    def _next(self, tried: Mapping[int, bool], estimators: tuple[str, ...]) -> int | None:
         """The next size to train; the edge as it is guessed where outputs can be compared."""
         low, high = self._range()
         now = next_budget(low, high, tried, self.space.finer)
-        if now is None or teachable(self.task) is None or (kept := self._kept(low)) is None:
+        if now is None or teachable(self.task) is None or (kept := self._kept(estimators)) is None:
             return now
         limit = limit_of([(self._distance(name), self.passes(name)) for name in self._walked])
         edge = smallest(low, high, self.space.finer, lambda size: kept * self._moved(size) <= limit)
         return next_guess(low, high, tried, self.space.finer, edge)
 
-    def _kept(self, low: int) -> float | None:
+    def _kept(self, estimators: tuple[str, ...]) -> float | None:
         """The share of the rounding's divergence that training leaves; None where that is not known."""
-        trained = [name for name in self._walked if not name.endswith(f"-{UNTRAINED}")]
-        for name in reversed(trained):
-            if (distance := self._distance(name)) is not None:
-                return distance / max(self._rounded(plan_of(name)), TINY)
-        good = [int(plan_of(name).partition("-")[0]) for name in self._walked if self.passes(name)]
-        if not good:
-            return None
-        plan, estimator = self._plans(round(math.sqrt(low * min(good))))[0], self.space.estimators[0]
-        job = Job(f"briefs/{plan}-{estimator}", partial(self.works.brief, plan, estimator))
-        if not self.question.seconds and not self.board.done(job.name):
-            return None  # which would be a training
-        (brief,) = self.board.do([job])
-        if brief["distance"] is None:
-            return None
-        return MENDED * float(brief["distance"]) / max(self._rounded(plan), TINY)
+        for name in reversed(self._walked):
+            kind, distance = name.rpartition("-")[2], self._distance(name)
+            if kind != UNTRAINED and distance is not None:
+                mended = MENDED if kind == BRIEF and estimators != (BRIEF,) else 1.0
+                return mended * distance / max(self._rounded(plan_of(name)), TINY)
+        return None
 
     def _moved(self, size: int) -> float:
         """How far rounding to a size moves the outputs, by its best plan."""
@@ -184,7 +186,7 @@ class Search:
             )
         size = min(wanted - around, high)
         self.board.do(self._models(size, (UNTRAINED,)))
-        if self._has_time(size):
+        if self._has_time(size, self.space.estimators):
             self.board.do(self._models(size, self.space.estimators))
 
     def _try(
@@ -202,7 +204,9 @@ class Search:
         for estimator in estimators:
             jobs = self._models(size, (estimator,))
             results = self.board.do(jobs, likely)
-            self._longest = max([self._longest, *(r["seconds"] for r in results if estimator != UNTRAINED)])
+            whole = 1 / self.space.brief if estimator == BRIEF else 1.0
+            taken = [whole * r["seconds"] for r in results if estimator != UNTRAINED]
+            self._longest = max([self._longest, *taken])
             passed = [job.name for job in jobs if self.passes(job.name)]
             self._walked += [job.name for job in jobs]
             tried[size] = bool(passed)
@@ -257,14 +261,14 @@ class Search:
         """How many models were ever scored on test beside the full one."""
         return len(list((self.board.run / "test").glob("models/*/result.json")))
 
-    def _has_time(self, size: int) -> bool:
+    def _has_time(self, size: int, estimators: tuple[str, ...]) -> bool:
         """Whether another training can be done in time; finished ones cost none."""
         if self.question.seconds == math.inf:
             return True
-        names = [job.name for job in self._models(size, self.space.estimators)]
-        if all(self.board.done(name) for name in names):
+        if all(self.board.done(job.name) for job in self._models(size, estimators)):
             return True
-        return self.clock() - self._began + self._longest < self.question.seconds
+        needed = self._longest * (self.space.brief if estimators == (BRIEF,) else 1.0)
+        return self.clock() - self._began + needed < self.question.seconds
 
     def _range(self) -> tuple[int, int]:
         """Bytes of the smallest and of the largest plan."""
@@ -302,6 +306,12 @@ class Search:
 def bytes_of(bit_map: BitMap) -> int:
     """Bytes of a plan's codes and steps."""
     return sum(cluster_bytes(c, bit_map.bits[c.name], bit_map.step) for c in bit_map.clusters)
+
+
+def _passed(tried: Mapping[int, bool]) -> dict[int, bool]:
+    """The smallest size that passed, alone."""
+    good = min((size for size, passed in tried.items() if passed), default=None)
+    return {} if good is None else {good: True}
 
 
 def plan_of(name: str) -> str:

@@ -24,7 +24,7 @@ class Space:
     that stay as they are.  ``finer`` is the ratio of sizes at which bisection stops, ``keep`` how many plans
     of a budget are trained, those of least dev loss without training.  Costs are measured on
     ``cost_batches`` batches of training; Hessian probing stops as in `hessian_costs`.  Proxies are measured
-    on ``proxy_batches`` batches of dev; a training of ``brief`` of the length shows how much training mends.
+    on ``proxy_batches`` batches of dev; trainings of ``brief`` of the length come before whole ones.
 
     ``teach`` is the share of the training loss that the full model's outputs have, None the task's usual one,
     0 none; ``dropout`` is that of training, None the task's usual one with a teacher, else the model's own.

@@ -40,7 +40,7 @@ from greenasr.shrinking.settings import Space
 from greenasr.shrinking.task import ShrinkTask, Teaching, teachable
 from greenasr.tasks.speech import evaluating
 
-UNTRAINED = "none"
+UNTRAINED, BRIEF = "none", "brief"  # how a model came about beside the ways of training
 
 
 @dataclass
@@ -218,22 +218,13 @@ class Works:
                 tell(done, max(most, done), "proxy on dev")
         return total / count if count else math.nan
 
-    def brief(self, name: str, estimator: str, folder: Path, tell: Tell) -> Result:
-        """How far the outputs of a plan's model are after a short training; None where it diverges."""
-        whole = self.space.training
-        training = replace(whole, epochs=self.space.brief * whole.epochs)
-        try:
-            model, _ = self.trained(name, estimator, training, folder, tell)
-        except Diverged:
-            return {"distance": None}
-        return {"distance": self.away(model, tell)}
-
     def trained(
         self, name: str, estimator: str, training: Training, folder: Path, tell: Tell
     ) -> tuple[nn.Module, Mapping[str, Quantized]]:
         """A plan's model on its grid, by an estimator; Diverged where it leaves the finite numbers."""
         model = self.base(name)
-        compressor = COMPRESSORS[estimator](read_bit_map(self.run / "plans" / name / "bit_map.json", model))
+        way = self.space.estimators[0] if estimator == BRIEF else estimator
+        compressor = COMPRESSORS[way](read_bit_map(self.run / "plans" / name / "bit_map.json", model))
         if estimator == UNTRAINED:
             quantized = compressor.finish_(model)
         else:
@@ -249,9 +240,12 @@ class Works:
         plan = self.run / "plans" / name
         bit_map = read_bit_map(plan / "bit_map.json")
         began = time.perf_counter()
+        training = self.space.training
+        if estimator == BRIEF:
+            training = replace(training, epochs=self.space.brief * training.epochs)
         how = {"bits": bit_map.average_bits, "cost": name.split("-")[1], "estimator": estimator}
         try:
-            model, quantized = self.trained(name, estimator, self.space.training, folder, tell)
+            model, quantized = self.trained(name, estimator, training, folder, tell)
         except Diverged as error:  # this model fails, the search goes on
             return {**how, "failed": str(error)}
         trained = time.perf_counter() - began
