@@ -11,36 +11,18 @@
 #include <string.h>
 
 #include "kernels.hpp"
+#include "lanes.hpp"
 
 namespace greenasr {
 namespace GREENASR_ISA_NAMESPACE {
-
-typedef float f16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t i16 __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
-
-static inline f16 all(float x) { return f16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
-static inline i16 alli(int32_t x) { return i16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
-static inline f16 load(const float* p) { return *reinterpret_cast<const f16*>(p); }
-static inline void store(float* p, f16 x) { *reinterpret_cast<f16*>(p) = x; }
-static inline f16 load(const float* p, int n) {
-  if (n >= kLanes) return load(p);
-  f16 x = all(0.0f);
-  memcpy(&x, p, size_t(n) * 4);
-  return x;
-}
-static inline void store(float* p, f16 x, int n) {
-  if (n >= kLanes) return store(p, x);
-  memcpy(p, &x, size_t(n) * 4);
-}
 
 // Largest |x| as bits: integers order as magnitudes do, and NaN and infinity come out above all numbers.
 static inline int32_t magnitude(const float* x, int n, int32_t most) {
   i16 best = alli(0);
   int k = 0;
   for (; k + kLanes <= n; k += kLanes) {
-    i16 v = *reinterpret_cast<const i16*>(x + k) & 0x7fffffff;
-    best = v > best ? v : best;
+    const i16 v = bits(load(x + k)) & 0x7fffffff;
+    best = pick(v > best, v, best);
   }
   for (; k < n; k++) {
     int32_t v;
@@ -55,7 +37,7 @@ static inline int32_t magnitude(const float* x, int n, int32_t most) {
 // n values to int8 at q[0], q[1], …, broken into tiles `next` bytes apart; `at` counts inputs.  Their sum.
 static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, size_t next, int at) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest even integer
-  const int32_t bits = 0x4b400000;
+  const int32_t its_bits = 0x4b400000;
   i16 sum = alli(0);
   int32_t rest = 0;
   int k = 0;
@@ -64,18 +46,15 @@ static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, 
     int8_t* to = q + size_t((at + k) / kDepth) * next + in;
     int take = n - k < room ? n - k : room, i = 0;
     for (; i + kLanes <= take; i += kLanes) {
-      f16 r = load(x + k + i) * inverse + magic;
-      i16 v;
-      memcpy(&v, &r, 64);
-      v -= bits;
+      const i16 v = bits(load(x + k + i) * inverse + magic) - its_bits;
       sum += v;
-      *reinterpret_cast<b16*>(to + i) = __builtin_convertvector(v, b16);
+      store_bytes(to + i, v);
     }
     for (; i < take; i++) {
       float r = x[k + i] * inverse + magic;
       int32_t v;
       memcpy(&v, &r, 4);
-      v -= bits;
+      v -= its_bits;
       rest += v;
       to[i] = int8_t(v);
     }
@@ -130,16 +109,14 @@ static void quantize(const Source& s, int m, int8_t* q, size_t next, int depth, 
   for (; used < depth * kDepth; used++) q[size_t(used / kDepth) * next + used % kDepth] = 0;
 }
 
-static inline f16 relu(f16 y) { return y < 0.0f ? all(0.0f) : y; }
+static inline f16 relu(f16 y) { return pick(y < 0.0f, all(0.0f), y); }
 
 // e^x to about 1e-7 relatively, for x up to 88; below -87 as at -87.  NaN stays NaN.
 static inline f16 exp16(f16 x) {
-  x = x > 88.0f ? all(88.0f) : x;
-  x = x < -87.0f ? all(-87.0f) : x;
+  x = pick(x > 88.0f, all(88.0f), x);
+  x = pick(x < -87.0f, all(-87.0f), x);
   f16 shifted = x * 1.44269504f + 12582912.0f;
-  i16 n;
-  memcpy(&n, &shifted, 64);
-  n -= 0x4b400000;
+  const i16 n = bits(shifted) - 0x4b400000;
   f16 whole = shifted - 12582912.0f;
   f16 r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
   f16 p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -148,43 +125,37 @@ static inline f16 exp16(f16 x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  n = (n + 127) << 23;
-  f16 power;
-  memcpy(&power, &n, 64);
-  return p * power;
+  return p * of_bits((n + 127) << 23);
 }
 static inline f16 sigmoid16(f16 x) { return 1.0f / (1.0f + exp16(-x)); }
 static inline f16 tanh16(f16 x) { return 2.0f / (1.0f + exp16(-2.0f * x)) - 1.0f; }
 
 // x Φ(x), the error function by Abramowitz and Stegun 1964, 7.1.26.
 static inline f16 gelu(f16 x) {
-  f16 z = x * 0.70710678f, away = z < 0.0f ? -z : z;
+  f16 z = x * 0.70710678f, away = pick(z < 0.0f, -z, z);
   f16 k = 1.0f / (1.0f + 0.3275911f * away);
   f16 series = ((((1.061405429f * k - 1.453152027f) * k + 1.421413741f) * k - 0.284496736f) * k + 0.254829592f) * k;
   f16 tail = series * exp16(-(away * away)) * 0.5f;  // 1 - Φ(|x|)
-  return x * (z < 0.0f ? tail : 1.0f - tail);
+  return x * pick(z < 0.0f, tail, 1.0f - tail);
 }
 
-typedef float f8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float f4 __attribute__((vector_size(16), aligned(4), may_alias));
-static inline f8 half(const f16& x, int h) { return reinterpret_cast<const f8*>(&x)[h]; }
-static inline f4 half(const f8& x, int h) { return reinterpret_cast<const f4*>(&x)[h]; }
+static inline f4 quarter(const f16& x, int q) { return reinterpret_cast<const f4*>(&x)[q]; }
+static inline f4 larger(f4 x, f4 y) { return x > y ? x : (x != x ? x : y); }
 
 static inline float largest16(f16 x) {
-  const f8 a = half(x, 0), b = half(x, 1), c = a > b ? a : (a != a ? a : b);
-  const f4 d = half(c, 0), e = half(c, 1), f = d > e ? d : (d != d ? d : e);
+  const f4 f = larger(larger(quarter(x, 0), quarter(x, 1)), larger(quarter(x, 2), quarter(x, 3)));
   float best = f[0];
   for (int i = 1; i < 4; i++) best = f[i] > best || f[i] != f[i] ? f[i] : best;
   return best;
 }
 static inline float sum16(f16 x) {
-  const f8 a = half(x, 0) + half(x, 1);
-  const f4 b = half(a, 0) + half(a, 1);
+  const f4 b = (quarter(x, 0) + quarter(x, 2)) + (quarter(x, 1) + quarter(x, 3));
   return (b[0] + b[2]) + (b[1] + b[3]);
 }
 static inline f16 but_first(f16 x, int n, float rest) {
-  const i16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return lane < n ? x : all(rest);
+  alignas(64) static const int32_t lane[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return pick(load(lane) < n, x, all(rest));
 }
 
 static void log_sum(const float* y, const float* mass, int n, float* largest, float* sum) {
@@ -192,7 +163,7 @@ static void log_sum(const float* y, const float* mass, int n, float* largest, fl
   for (int i = 0; i < n; i += kLanes) {
     f16 s = load(y + i, n - i);
     if (n - i < kLanes) s = but_first(s, n - i, y[0]);
-    best = s > best ? s : (s != s ? s : best);
+    best = larger(s, best);
   }
   const float top = largest16(best);
   f16 total = all(0.0f);
@@ -314,7 +285,7 @@ static void attend(const float* q, ptrdiff_t q_stride, const float* k, const flo
     for (p = 0; p < n; p += kLanes) {
       f16 x = load(s + p);
       if (n - p < kLanes) x = but_first(x, n - p, s[0]);
-      best = x > best ? x : (x != x ? x : best);
+      best = larger(x, best);
     }
     const float top = largest16(best);
     for (p = 0; p < n; p += kLanes) {
@@ -347,7 +318,7 @@ static uint32_t read(const uint8_t* p, size_t bytes) {
   i16 sums[8];
   for (i16& s : sums) s = alli(0);
   for (size_t i = 0; i + 512 <= bytes; i += 512) {
-    for (int u = 0; u < 8; u++) sums[u] ^= *reinterpret_cast<const i16*>(p + i + 64 * u);
+    for (int u = 0; u < 8; u++) sums[u] ^= load(reinterpret_cast<const int32_t*>(p + i + 64 * u));
   }
   for (int u = 1; u < 8; u++) sums[0] ^= sums[u];
   uint32_t all_bits = 0;
@@ -404,7 +375,6 @@ static void depthwise(const Filter& f, const float* x, ptrdiff_t x_stride, int f
   }
 }
 
-typedef uint32_t u16 __attribute__((vector_size(64), aligned(4), may_alias));
 static inline u16 hashed(u16 x, const uint32_t* key) {
   x ^= key[0];
   x = ((x ^ x >> 16) * 0x7feb352du) ^ key[1];
@@ -421,8 +391,9 @@ static inline u16 spread(u16 word, int s) {
 }
 
 static void generate(const Generated& g, int block, int cols, int depth, uint8_t* bytes) {
-  u16 row;
-  for (int n = 0; n < kLanes; n++) row[n] = uint32_t(block * kLanes + n) << 12;
+  alignas(64) uint32_t numbers[kLanes];
+  for (int n = 0; n < kLanes; n++) numbers[n] = uint32_t(block * kLanes + n) << 12;
+  const u16 row = *reinterpret_cast<const u16*>(numbers);
   for (int j = 0; j < 2 * depth; j++) {
     u16 counter = row + uint32_t(j), negative = hashed(counter, g.keys[0]), mask;
     if (g.structured) {
@@ -432,7 +403,7 @@ static void generate(const Generated& g, int block, int cols, int depth, uint8_t
         mask |= ((0xca6953u >> (u * 6 >> 16) * 4) & 0xfu) << (4 * group);
       }
     } else if (g.keep == 256) {
-      mask = ~(row ^ row);
+      mask = (row ^ row) - 1u;
     } else {
       mask = row ^ row;
       for (int i = __builtin_ctz(unsigned(g.keep)); i < 8; i++) {
@@ -458,8 +429,8 @@ static void generate(const Generated& g, int block, int cols, int depth, uint8_t
 
 // (mul * sums - off * sum of activations) as float, times the step.
 static inline f16 stepped(const int32_t* sums, const Part& p, int block, int group, int32_t total) {
-  i16 v = (*reinterpret_cast<const i16*>(sums) << (p.mul - 1)) - Isa::off(p) * total;  // mul is 1 or 2
-  return __builtin_convertvector(v, f16) * load(p.steps + (size_t(block) * p.groups + group) * kLanes);
+  const i16 v = (load(sums) << (p.mul - 1)) - Isa::off(p) * total;  // mul is 1 or 2
+  return to_float(v) * load(p.steps + (size_t(block) * p.groups + group) * kLanes);
 }
 
 // Rows m … m + MM of NB blocks from their sums [MM][NB][16], where there is one step an output.
@@ -475,8 +446,8 @@ static inline void write_out(const int32_t* sums, const Part& p, const Rows& a, 
     const f16 step = load(steps + n * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < MM; i++) {
-      const i16 v = (*reinterpret_cast<const i16*>(sums + (i * NB + n) * kLanes) << shift) - off * total[i];
-      finish(__builtin_convertvector(v, f16) * step * scale[i], m + i, c, e);
+      const i16 v = (load(sums + (i * NB + n) * kLanes) << shift) - off * total[i];
+      finish(to_float(v) * step * scale[i], m + i, c, e);
     }
   }
 }
