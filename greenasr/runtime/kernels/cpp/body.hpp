@@ -235,8 +235,9 @@ static void layer_norm(const float* x, int n, const float* gain, const float* bi
 template <int MQ, int NK>
 static inline void score_keys(const float* q, ptrdiff_t q_stride, const float* k, int room, int p, int dim, float scale,
                               float* scores, int row) {
-  f16 sum[MQ * NK];
-  for (f16& s : sum) s = all(0.0f);
+  constexpr int kSums = MQ * NK;
+  f16 sum[kSums];
+  for (int i = 0; i < kSums; i++) sum[i] = all(0.0f);
   for (int d = 0; d < dim; d++) {
     f16 x[NK];
     for (int n = 0; n < NK; n++) x[n] = load(k + ptrdiff_t(d) * room + p + n * kLanes, room - p - n * kLanes);
@@ -251,8 +252,9 @@ static inline void score_keys(const float* q, ptrdiff_t q_stride, const float* k
 template <int MQ, int ND>
 static inline void sum_values(const float* scores, int row, const float* inverse, const float* v, int room, int seen, int dim,
                               int d, float* out, ptrdiff_t out_stride) {
-  f16 sum[MQ * ND];
-  for (f16& s : sum) s = all(0.0f);
+  constexpr int kSums = MQ * ND;
+  f16 sum[kSums];
+  for (int i = 0; i < kSums; i++) sum[i] = all(0.0f);
   // Rows whose vectors end within the values; of the others the last vector is read in part.
   const int left = dim - d - (ND - 1) * kLanes, over = left < kLanes ? kLanes - left : 0;
   const int whole = room - (over + dim - 1) / dim;
