@@ -52,7 +52,7 @@ class Part:
 
 
 def parts_of(run: Path) -> list[Part]:
-    """The full model of a finished search and those on its front, largest first."""
+    """The full model of a finished search, those that pass on dev and those on its front, largest first."""
     if not (run / "answer.json").exists():
         raise ValueError(f"{run}: no answer.json: give the folder of a finished `greenasr shrink`.")
     value = read_json(run / "answer.json")
@@ -60,7 +60,7 @@ def parts_of(run: Path) -> list[Part]:
         raise ValueError(f"{run}/answer.json: is '{value.get('format')}', not '{FORMAT}': search again.")
     found = [Part(FULL, run / "full" / "model.packed", value["full"]["bytes"])]
     for row in value["models"]:
-        if row["front"]:
+        if row["front"] or row["passes_dev"]:
             found.append(Part(row["name"], run / "models" / row["name"] / "model.packed", row["bytes"]))
     return sorted(found, key=lambda part: -part.bytes)
 
