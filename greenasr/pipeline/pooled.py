@@ -6,6 +6,7 @@ A run is one part of the data and one seed; a system's lists and errors lie in o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,16 @@ from greenasr.score.errors import Errors, paired_ci95, read_errors, wer
 from greenasr.score.significance import mapsswe
 
 Runs = Mapping[tuple[str, int], Mapping[str, Any]]  # (part, seed) -> result with its test ``sets``
+
+
+def whole_seeds(runs: Runs) -> list[int]:
+    """Seeds that have as many parts as any: error rates of less speech are no figures of the same thing.
+
+    >>> whole_seeds({("all", 0): {}, ("fold0", 0): {}, ("all", 1): {}})
+    [0]
+    """
+    parts = Counter(seed for _, seed in runs)
+    return sorted(seed for seed, n in parts.items() if n == max(parts.values()))
 
 
 def pooled_errors(place: AnyPlace, lists: str, seed: int, runs: Runs) -> list[Errors]:

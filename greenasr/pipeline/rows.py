@@ -22,7 +22,7 @@ from greenasr.pipeline.lm import measure_costs
 from greenasr.pipeline.models import span_weights
 from greenasr.pipeline.place import ALL, AnyPlace, Tell
 from greenasr.pipeline.plans import read_costs
-from greenasr.pipeline.pooled import Runs, compare, pooled_errors
+from greenasr.pipeline.pooled import Runs, compare, pooled_errors, whole_seeds
 from greenasr.pipeline.recipe import METHODS, PLANNED, Row
 from greenasr.roles import BitMap, Cluster, Task
 from greenasr.score.errors import bootstrap_ci95, wer
@@ -163,8 +163,8 @@ def spread(values: Sequence[float]) -> list[float]:
 def figures(place: AnyPlace, row: Row, runs: Runs, results: Results) -> dict[str, Any]:
     """What every row of a table says: WER of each set and pooled over parts, size, plan, seconds.
 
-    ``pooled`` is [mean, deviation, seeds] over the words of all parts; ``wer`` of the corpus's own sets;
-    ``engines`` are those that heard the words, torch in runs that are older than the choice.
+    ``pooled`` is [mean, deviation, seeds] over the words of all parts, of `whole_seeds`; ``wer`` of the
+    corpus's own sets; ``engines`` are those that heard the words, torch in runs older than the choice.
     """
     some = next(iter(runs.values()))
     base = [results.get(f"{part}/seed{seed}/float") for part, seed in runs]
@@ -174,8 +174,7 @@ def figures(place: AnyPlace, row: Row, runs: Runs, results: Results) -> dict[str
         if part == ALL:
             for name, each in result["sets"].items():
                 sets.setdefault(name, []).append(each["wer"])
-    seeds = dict.fromkeys(seed for _, seed in runs)
-    pooled = [pooled_errors(place, f"{row.name}/words", seed, runs) for seed in seeds]
+    pooled = [pooled_errors(place, f"{row.name}/words", seed, runs) for seed in whole_seeds(runs)]
     return {
         "name": row.name,
         "method": METHODS[row.method],

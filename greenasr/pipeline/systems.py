@@ -18,7 +18,7 @@ import numpy as np
 
 from greenasr.pipeline.hybrid_lm import MODELS, PASSES
 from greenasr.pipeline.place import ALL, AnyPlace
-from greenasr.pipeline.pooled import Runs, compare, pooled_errors
+from greenasr.pipeline.pooled import Runs, compare, pooled_errors, whole_seeds
 from greenasr.score.errors import wer
 
 Results = Mapping[str, Mapping[str, Any]]  # stage -> result
@@ -87,7 +87,7 @@ def _line(
     place: AnyPlace, results: Results, system: System, runs: Runs, full: System, reference: Runs
 ) -> dict[str, Any]:
     """One system's figures."""
-    pooled = [wer(pooled_errors(place, system.folder, s, runs)) for s in sorted({s for _, s in runs})]
+    pooled = [wer(pooled_errors(place, system.folder, s, runs)) for s in whole_seeds(runs)]
     against = {"full": None if system == full else _compare(place, full, system, reference, runs)}
     if system.lists == "lhuc":
         before = System(system.row, model=system.model)

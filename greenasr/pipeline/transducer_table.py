@@ -12,7 +12,7 @@ import numpy as np
 
 from greenasr.pipeline import rows
 from greenasr.pipeline.place import ALL, AnyPlace
-from greenasr.pipeline.pooled import Runs, compare, pooled_errors
+from greenasr.pipeline.pooled import Runs, compare, pooled_errors, whole_seeds
 from greenasr.pipeline.recipe import Row
 from greenasr.pipeline.systems import systems
 from greenasr.pipeline.transducer import Place
@@ -80,7 +80,7 @@ def of_sets(place: AnyPlace, row: Row, stage: str, runs: Runs, results: rows.Res
     for name, some in parted.items():
         both = {k: run for k, run in some.items() if f"{k[0]}/seed{k[1]}/float/{stage}" in results}
         mine, full = (
-            [wer(pooled_errors(place, lists, seed, of)) for seed in dict.fromkeys(s for _, s in of)]
+            [wer(pooled_errors(place, lists, seed, of)) for seed in whole_seeds(of)]
             for lists, of in ((f"{row.name}/{stage}", some), (f"float/{stage}", both))
         )
         out["wer"][name] = rows.spread(mine)

@@ -31,8 +31,9 @@ paper's of one V100, network alone."""
 NOTE3 = """Recogniser and language model as one system: MB and ratio of both files, against the
 full-precision pair; the n-gram of the decoding graph is in all and counted in none. `*` significantly worse,
 `†` significantly better than the full-precision system. LHUC adapts without transcripts, in two passes."""
-NOTE = """WER in percent, mean ± standard deviation over seeds. "all" pools {words:,} words of {what}. The
-paper's figures are of Switchboard (300 hours, 1536-wide networks): compare ratios and differences."""
+NOTE = """WER in percent, mean ± standard deviation over seeds. "all" pools {words:,} words of {what},
+where a row has run on all of them, of the seeds that have most. The paper's figures are of Switchboard
+(300 hours, 1536-wide networks): compare ratios and differences."""
 
 
 def general_note(value: Mapping[str, Any]) -> str:
