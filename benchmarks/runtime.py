@@ -121,6 +121,18 @@ def interleaved(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[
     return found
 
 
+def against_peers(
+    label: str, contestants: dict[str, Callable[[], Any]], rounds: int, goal: float | None
+) -> Row:
+    """The row of "ours" beside the fastest of the other contestants, all timed in turns."""
+    times = interleaved(contestants, rounds)
+    ours = times.pop("ours")
+    others = {name: statistics.median(each) for name, each in times.items()}
+    peer = min(others, key=lambda name: others[name], default="")
+    best, mine = others.get(peer, float("nan")), statistics.median(ours)
+    return Row(label, mine, peer, best, best / mine, goal, min(ours), others)
+
+
 def products(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
     """A row a shape: ours against the fastest peer."""
     for shape in SHAPES:
@@ -133,20 +145,14 @@ def products(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
 
             dense = 0.05 * draw.standard_normal((shape.n_out, shape.inputs)).astype(np.float32)
             contestants |= dict(peers(dense, x, threads))
-        times = interleaved(contestants, rounds)
-        ours = times.pop("ours")
-        others = {name: statistics.median(each) for name, each in times.items()}
-        peer = min(others, key=lambda name: others[name], default="")
-        best, mine = others.get(peer, float("nan")), statistics.median(ours)
         label = f"{shape.name}: {shape.n_out} x {shape.inputs}, M = {shape.rows}"
-        yield Row(label, mine, peer, best, best / mine, shape.goal, min(ours), others)
+        yield against_peers(label, contestants, rounds, shape.goal)
 
 
 def whole_models(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
     """A row a workload of a whole model: ours against the fastest peer on the same inputs."""
     from random_models import random_model
 
-    from greenasr.data.token_rows import IGNORE
     from greenasr.pipeline.peers import peers
     from greenasr.runtime import engine, scoring
     from greenasr.runtime.bench import ours as workload
@@ -161,16 +167,10 @@ def whole_models(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
             given = {"feats": draw.standard_normal((*size, packed.config["feat_dim"])).astype(np.float32)}
         contestants = {"ours": workload(packed.model, network, given)}
         if "log-probabilities" in label:
-            targets = np.where(draw.random(size) < 2, given["ids"], IGNORE)
-            contestants["ours"] = partial(scoring.logprobs, network, given["ids"], targets)
+            contestants["ours"] = partial(scoring.logprobs, network, given["ids"], given["ids"])
         if with_peers:
             contestants |= dict(peers(packed, given, threads))
-        times = interleaved(contestants, rounds)
-        mine = times.pop("ours")
-        others = {each: statistics.median(slices) for each, slices in times.items()}
-        peer = min(others, key=lambda each: others[each], default="")
-        best, median = others.get(peer, float("nan")), statistics.median(mine)
-        yield Row(f"{name}, {label}", median, peer, best, best / median, goal, min(mine), others)
+        yield against_peers(f"{name}, {label}", contestants, rounds, goal)
 
 
 def _product(x: Floats, weight: Any, out: Floats) -> Callable[[], Any]:

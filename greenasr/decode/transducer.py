@@ -161,7 +161,7 @@ def log_softmax(logits: Floats) -> Floats:
     [-1.3863, -0.2877]
     """
     values = logits.astype(np.float32, copy=False)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         away = values - values.max(-1, keepdims=True)
         found: Floats = away - np.log(np.exp(away).sum(-1, keepdims=True))
     return found

@@ -27,13 +27,12 @@ from greenasr.decode.ctc_graph import cached_ctc_graph
 from greenasr.decode.labels import spellings, words_of
 from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import UNK
-from greenasr.decode.transducer import transducer_nbest
+from greenasr.decode.transducer import log_softmax, transducer_nbest
 from greenasr.decode.tune_scale import tune
 from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.pipeline import end_to_end, engines, rows
 from greenasr.pipeline.ctc_models import SavedCtc, load_ctc
 from greenasr.pipeline.ctc_recipe import CtcRecipe, CtcRow
-from greenasr.pipeline.ctc_recogniser import log_softmax
 from greenasr.pipeline.end_to_end import (
     Kind,
     decoded,

@@ -11,8 +11,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from greenasr.data.features import RATE, SHIFT, Feats, Features
 from greenasr.decode.arpa import read_arpa
 from greenasr.decode.ctc import PrefixBeam
@@ -22,6 +20,7 @@ from greenasr.decode.graph import DecodingGraph
 from greenasr.decode.labels import spellings
 from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import BOS, EOS, UNK
+from greenasr.decode.transducer import log_softmax
 from greenasr.decode.wfst import Decoder, Hypothesis, Logits, to_nbest
 from greenasr.pipeline import engines
 from greenasr.pipeline.engines import Ctc, Engine
@@ -74,14 +73,6 @@ class CtcRecogniser:
         if isinstance(self.search, Decoder):
             return to_nbest(found.id, found.hyps, None, self.search.acoustic_scale, self.search.word_penalty)
         return to_nbest(found.id, found.hyps)
-
-
-def log_softmax(logits: Logits) -> Logits:
-    """Natural log probabilities of logits, (T, C) -> (T, C); NaN stays NaN, for searches to refuse."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        shifted = logits - logits.max(1, keepdims=True)
-        found: Logits = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return found
 
 
 def load_ctc_recogniser(

@@ -75,6 +75,10 @@ class Comparison:
     words: int
     units: int
 
+    def within(self, margin: float | None) -> bool:
+        """Whether no more words than ``margin`` points are seen to be lost; always without a margin."""
+        return margin is None or self.difference <= margin
+
     @property
     def may_say_lossless(self) -> bool:
         """Whether no loss of over 2 % of the full system's errors could have hidden."""

@@ -77,7 +77,7 @@ def answer(search: Search, notes: Sequence[str]) -> Row:
             row |= {"test": result["test"], "against": tested[name].to_json(), **verdicts[name]}
     good = [name for name in chosen if verdicts[name]["verdict"] != WORSE]
     shown = [name for name in good if verdicts[name]["verdict"] == SHOWN]
-    likely = [name for name in good if margin is None or tested[name].difference <= margin]
+    likely = [name for name in good if tested[name].within(margin)]
     smallest = next(iter(shown or likely), None)
     full = {**(search.board.done("full") or {}), "test": (search.board.done("test/full") or {})["test"]}
     value: Row = {

@@ -32,12 +32,12 @@ from greenasr.decode.labels import words_of
 from greenasr.decode.nbest import NBest
 from greenasr.decode.ngram import UNK
 from greenasr.decode.phone_lm import estimate
+from greenasr.decode.transducer import log_softmax
 from greenasr.decode.transducer_beam import BeamSearch
 from greenasr.decode.wfst import Decoder, to_nbest
 from greenasr.pipeline import engines
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.ctc_models import load_ctc
-from greenasr.pipeline.ctc_recogniser import log_softmax
 from greenasr.pipeline.models import save
 from greenasr.pipeline.transducer_models import load_transducer
 from greenasr.roles import BitMap, Quantized

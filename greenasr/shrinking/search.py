@@ -241,8 +241,7 @@ class Search:
         if "failed" in (self.board.done(name) or {}):
             return False
         found = self.against_full(name, "dev")
-        margin = self.question.max_wer_increase
-        return not found.worse and (margin is None or found.difference <= margin)
+        return not found.worse and found.within(self.question.max_wer_increase)
 
     def against_full(self, name: str, split: str) -> Comparison:
         """A model's words of "dev" or "test" against the full model's."""

@@ -108,7 +108,7 @@ class System:
             row["against"] = tested[row["name"]].to_json()
         good = [r for r in chosen if r["verdict"] != WORSE]
         shown = [r for r in good if r["verdict"] == SHOWN]
-        likely = [r for r in good if margin is None or tested[r["name"]].difference <= margin]
+        likely = [r for r in good if tested[r["name"]].within(margin)]
         picked = next(iter(shown or likely), None)
         found = tested[picked["name"]] if picked else None
         both: Row = {"bytes": sum(part.bytes for part in full)}
@@ -141,8 +141,8 @@ class System:
         }
 
     def _passes(self, recogniser: Part, lm: Part) -> bool:
-        found, margin = self._against(f"{recogniser.name}+{lm.name}", "dev"), self.question.max_wer_increase
-        return not found.worse and (margin is None or found.difference <= margin)
+        found = self._against(f"{recogniser.name}+{lm.name}", "dev")
+        return not found.worse and found.within(self.question.max_wer_increase)
 
     def _against(self, name: str, split: str) -> Comparison:
         folder = self.board.run / _folder(split)

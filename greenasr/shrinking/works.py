@@ -126,10 +126,7 @@ class Works:
             costs[cluster.name] = {}
             for bits in widths:
                 tell(sum(map(len, costs.values())), of, f"rounding {cluster.name}")
-                model = copy.deepcopy(self.model).to(self.device)
-                bit_map = BitMap((cluster,), {cluster.name: bits}, self.space.step)
-                COMPRESSORS[UNTRAINED](bit_map).finish_(model)
-                costs[cluster.name][bits] = self.away(model, most=1)
+                costs[cluster.name][bits] = self.away(self.rounded((cluster,), bits)[0], most=1)
         cut: dict[str, dict[int, float]] = {}
         for name, (_, _, width) in factors.items():
             cut[name] = {width: 0.0}
@@ -171,9 +168,7 @@ class Works:
         found: dict[str, dict[str, Any]] = {"weights": {}, "rest": {}}
         for done, cluster in enumerate(self.clusters):
             tell(done, len(self.clusters) + len(rest), f"rounding {cluster.name}")
-            model = copy.deepcopy(self.model).to(self.device)
-            bit_map = BitMap((cluster,), {cluster.name: widest}, self.space.step)
-            COMPRESSORS[UNTRAINED](bit_map).finish_(model)
+            model, _, _ = self.rounded((cluster,), widest)
             found["weights"][cluster.name] = {
                 "parameters": cluster.numel,
                 "distance": self.away(model, most=1) - clean,
@@ -192,13 +187,19 @@ class Works:
 
     def wide(self, kept: Sequence[str], folder: Path, tell: Tell) -> Result:
         """All weights at the widest width, but for those of ``kept`` clusters: its words on dev."""
-        model, widest = copy.deepcopy(self.model).to(self.device), max(self.space.widths)
         clusters = tuple(c for c in self.clusters if c.name not in kept)
-        bit_map = BitMap(clusters, {c.name: widest for c in clusters}, self.space.step)
-        quantized = COMPRESSORS[UNTRAINED](bit_map).finish_(model)
+        model, quantized, bit_map = self.rounded(clusters, max(self.space.widths))
         packed = folder / "model.packed"
         size = self.package.save(packed, model.cpu(), quantized, bit_map)
         return {"kept": list(kept), "bytes": size, **self.scored(packed, folder, "dev", tell)}
+
+    def rounded(
+        self, clusters: tuple[Cluster, ...], bits: int
+    ) -> tuple[nn.Module, Mapping[str, Quantized], BitMap]:
+        """A copy of the full model with some clusters rounded to ``bits`` without training."""
+        model = copy.deepcopy(self.model).to(self.device)
+        bit_map = BitMap(clusters, {c.name: bits for c in clusters}, self.space.step)
+        return model, COMPRESSORS[UNTRAINED](bit_map).finish_(model), bit_map
 
     def away(self, model: nn.Module, tell: Tell = lambda *news: None, most: int | None = None) -> float:
         """How far a model's outputs on dev are from the full one's; dev loss where none are known.

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from greenasr.decode.transducer import log_softmax
 from greenasr.pipeline.ctc_models import load_ctc
-from greenasr.pipeline.ctc_recogniser import CtcRecogniser, log_softmax
+from greenasr.pipeline.ctc_recogniser import CtcRecogniser
 from greenasr.pipeline.models import save
 from greenasr.pipeline.streaming import load_any
 from greenasr.pipeline.transcribe import transcribe
