@@ -3,8 +3,9 @@
     y = relu(x Wᵀ + bias) * scale + shift + residual_weight * residual          (M, I), (O, I) -> (M, O)
 
 W lies in memory at 1, 2, 4 or 8 bits a weight (3 bits in 4, 6 in 8; ternary in 2).  Each row of x becomes
-int8 on the fly, a = round(127 x / max|x|); sums of digits times activations are integers, so that every
-instruction set and every number of threads gives the same bits.  `reference` says the same in NumPy.
+int8 on the fly, a = round(127 x / max|x|), or by a step that the matrix has for all rows; sums of digits
+times activations are integers, so that every instruction set and every number of threads gives the same bits.
+`reference` says the same in NumPy.
 
 The extension is built by ``pip install .``.  Without it this module imports all the same; `require` says so.
 GREENASR_ISA names an instruction set (``isas()`` lists those of this machine, best first) for tests.
@@ -135,7 +136,8 @@ def linear(
     copying (a splice, a convolution over time, an im2col).  ``relu`` comes "first" (before scale, shift and
     residual) or "last"; "gelu" is a GELU in its first place.  ``out`` (M, O) may be any view with a
     contiguous last axis, also ``residual``.  ``float_activations`` leaves x in float: slow, for checking.
-    Rows with NaN or infinity give NaN.  The interpreter's lock is released.  Raises ValueError for shapes
+    Rows with NaN or infinity give NaN.  A ``weight.step`` above 0 rounds every row by that step, with larger
+    numbers as ±127, in every call that multiplies with it.  The interpreter's lock is released.  Raises ValueError for shapes
     that do not fit.
     """
     if out is None:

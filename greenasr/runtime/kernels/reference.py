@@ -1,6 +1,7 @@
 """The kernels' arithmetic in NumPy: slow, obvious, and equal to them bit for bit.
 
 s = max|x| / 127,  a = round(x * 127 / max|x|)                     a row of activations, to nearest even
+s = step,          a = min(127, max(-127, round(x * 1 / step)))    with a step of the matrix's own
 y = s * sum_g step_g (a_g · codes_g)                               integers inside, float32 outside, in order
 y = relu(y + bias) * scale + shift + residual_weight * residual
 """
@@ -18,14 +19,21 @@ Floats = NDArray[np.float32]
 SILENT = np.float32(1e-30)  # a row whose largest magnitude is below counts as zeros
 
 
-def quantize(x: Floats) -> tuple[NDArray[np.int64], Floats]:
+def quantize(x: Floats, step: float = 0.0) -> tuple[NDArray[np.int64], Floats]:
     """(M, I) -> int8 values as int64 (M, I), and each row's scale (M, 1): NaN where a row is not finite.
+
+    With a ``step`` that is every row's scale.
 
     >>> values, scale = quantize(np.array([[1.0, -2.0, 0.5]], np.float32))
     >>> values.tolist(), bool(scale[0, 0] == np.float32(2) / np.float32(127))
     ([[64, -127, 32]], True)
     """
     peak = np.abs(x).max(axis=1, keepdims=True)
+    if step:
+        finite, inverse = np.isfinite(peak), np.float32(1) / np.float32(step)
+        scaled = np.where(finite, x, np.float32(0)) * inverse
+        values = np.rint(np.clip(scaled, np.float32(-127), np.float32(127))).astype(np.int64)
+        return values, np.where(finite, np.float32(step), np.float32("nan"))
     usable = np.isfinite(peak) & (peak >= SILENT)
     safe = np.where(usable, peak, np.float32(1))
     values = np.rint(np.where(usable, x, np.float32(0)) * (np.float32(127) / safe)).astype(np.int64)
@@ -35,9 +43,9 @@ def quantize(x: Floats) -> tuple[NDArray[np.int64], Floats]:
     return values, scale
 
 
-def product(x: Floats, codes: Array, steps: Floats) -> Floats:
+def product(x: Floats, codes: Array, steps: Floats, step: float = 0.0) -> Floats:
     """(M, I), codes (O, I), steps (), (O, 1) or (O, I / group, 1) -> x Wᵀ (M, O), W = codes * steps."""
-    values, scale = quantize(x)
+    values, scale = quantize(x, step)
     n_out, inputs = codes.shape
     groups = steps.shape[1] if steps.ndim == 3 else 1
     by_group = np.broadcast_to(
@@ -66,11 +74,12 @@ def linear(
     residual: Floats | None = None,
     residual_weight: float = 1.0,
     index: NDArray[np.int32] | None = None,
+    step: float = 0.0,
 ) -> Floats:
-    """As `native.linear`, from codes and steps: (M, I) -> (M, O)."""
+    """As `native.linear`, from codes and steps, and the step of activations: (M, I) -> (M, O)."""
     if index is not None:
         x = gathered(x, index)
-    y = product(x, codes, steps)
+    y = product(x, codes, steps, step)
     y = y if bias is None else y + bias
     y = _relu(y) if relu == "first" else y
     y = y if scale is None else y * scale

@@ -155,6 +155,54 @@ def test_rows_that_are_not_finite_give_nan_and_leave_the_others_alone() -> None:
         assert np.array_equal(found[[0, 2]], np.maximum(clean[[0, 2]], 0))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("groups", (0, 5))
+def test_a_fixed_step_of_activations_rounds_every_row_by_it_and_clips_what_is_larger(
+    isa: str, groups: int
+) -> None:
+    native.use_isa(isa)
+    for inputs, step in ((40, 0.02), (130, 0.004), (75, 1.0)):
+        codes, bits, steps = drawn(4, 33, inputs, groups)
+        weight = native.matrix((codes, bits, steps))
+        weight.step = step
+        for count in (1, 5, 8, 9, 40):
+            x = normal(count, inputs)
+            found = native.linear(x, weight)
+            assert np.array_equal(found, reference.linear(x, codes, steps, step=np.float32(step)))
+            if not groups:
+                level = np.clip(np.rint(x / np.float32(step)), -127, 127)
+                slow = (level @ codes.T.astype(float)) * steps[:, 0] * step
+                assert np.allclose(found, slow, rtol=1e-4, atol=step)  # x / step may round to the next level
+        index = np.array([[0, -1, 2], [2, 1, 0]], np.int32)
+        spliced, x = native.matrix(drawn(2, 20, 3 * inputs)), normal(3, inputs)
+        spliced.step = step
+        whole = native.linear(reference.gathered(x, index), spliced)
+        assert np.array_equal(native.linear(x, spliced, index=index), whole)
+        weight.step = 0.0
+        x = normal(3, inputs)
+        assert np.array_equal(native.linear(x, weight), reference.linear(x, codes, steps))
+
+
+def test_a_fixed_step_keeps_rows_that_are_not_finite_apart() -> None:
+    for isa, count in itertools.product(native.isas(), (5, 40)):
+        native.use_isa(isa)
+        codes, bits, steps = drawn(2, 20, 40)
+        weight, x = native.matrix((codes, bits, steps)), normal(count, 40)
+        weight.step = 0.05
+        clean = native.linear(x, weight)
+        x[1, 3], x[3, 39] = np.nan, -np.inf
+        found = native.linear(x, weight)
+        assert np.isnan(found[[1, 3]]).all()
+        assert np.array_equal(found[[0, 2, 4]], clean[[0, 2, 4]])
+
+
+def test_steps_of_activations_that_are_no_sizes_are_refused() -> None:
+    weight = native.matrix(drawn(2, 20, 40))
+    for step in (-1.0, float("nan"), float("inf"), 1e-40):
+        with pytest.raises(ValueError, match="a step of activations of"):
+            weight.step = step
+
+
 def test_the_number_of_threads_and_of_callers_changes_nothing() -> None:
     codes, bits, steps = drawn(2, 700, 512)
     weight, inputs = native.matrix((codes, bits, steps)), [normal(n, 512) for n in (1, 8, 300)]

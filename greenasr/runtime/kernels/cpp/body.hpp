@@ -34,11 +34,13 @@ static inline int32_t magnitude(const float* x, int n, int32_t most) {
   return most;
 }
 
-// n values to int8 at q[0], q[1], …, broken into tiles `next` bytes apart; `at` counts inputs.  Their sum.
-static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, size_t next, int at) {
+// n values to int8 at q[0], q[1], …, broken into tiles `next` bytes apart; `at` counts inputs.  Their sum.  With a
+// step of their own, `Fixed`, larger ones become 127, and `odd` is no longer 0 behind one with NaN or infinity.
+template <bool Fixed>
+static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, size_t next, int at, int32_t& odd) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest even integer
   const int32_t its_bits = 0x4b400000;
-  i16 sum = alli(0);
+  i16 sum = alli(0), strange = alli(0);
   int32_t rest = 0;
   int k = 0;
   while (k < n) {
@@ -46,35 +48,55 @@ static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, 
     int8_t* to = q + size_t((at + k) / kDepth) * next + in;
     int take = n - k < room ? n - k : room, i = 0;
     for (; i + kLanes <= take; i += kLanes) {
-      const i16 v = bits(load(x + k + i) * inverse + magic) - its_bits;
+      const f16 from = load(x + k + i);
+      f16 y = from * inverse;
+      if (Fixed) {
+        y = pick(y < 127.0f, y, all(127.0f));
+        y = pick(y > -127.0f, y, all(-127.0f));
+        strange |= bits(from - from);
+      }
+      const i16 v = bits(y + magic) - its_bits;
       sum += v;
       store_bytes(to + i, v);
     }
     for (; i < take; i++) {
-      float r = x[k + i] * inverse + magic;
+      float y = x[k + i] * inverse;
       int32_t v;
-      memcpy(&v, &r, 4);
+      if (Fixed) {
+        const float none = x[k + i] - x[k + i];
+        y = y < 127.0f ? y : 127.0f;
+        y = y > -127.0f ? y : -127.0f;
+        memcpy(&v, &none, 4);
+        odd |= v;
+      }
+      y += magic;
+      memcpy(&v, &y, 4);
       v -= its_bits;
       rest += v;
       to[i] = int8_t(v);
     }
     k += take;
   }
-  for (int i = 0; i < kLanes; i++) rest += sum[i];
+  for (int i = 0; i < kLanes; i++) rest += sum[i], odd |= strange[i];
   return rest;
 }
 
-// One row of activations: a = round(127 x / max|x|), scale = max|x| / 127.  A row with NaN or infinity gets scale NaN.
+// One row of activations: a = round(127 x / max|x|), scale = max|x| / 127; with a step of the source's a = round(x / step),
+// at most 127, scale = step.  A row with NaN or infinity gets scale NaN.
 static void quantize(const Source& s, int m, int8_t* q, size_t next, int depth, float* scale, int32_t* sums) {
-  int32_t most = 0;
-  for (int tap = 0; tap < s.taps; tap++) {
+  const bool fixed = s.step > 0.0f;
+  int32_t most = 0, odd = 0;
+  for (int tap = 0; tap < s.taps && !fixed; tap++) {
     int32_t row = s.index ? s.index[ptrdiff_t(m) * s.taps + tap] : m;
     if (row >= 0) most = magnitude(s.x + row * s.stride, s.width, most);
   }
+  const int32_t nan = 0x7fc00000;
   float peak, inverse = 0.0f;
   memcpy(&peak, &most, 4);
-  if (most >= 0x7f800000) {
-    const int32_t nan = 0x7fc00000;
+  if (fixed) {
+    *scale = s.step;
+    inverse = 1.0f / s.step;
+  } else if (most >= 0x7f800000) {
     memcpy(scale, &nan, 4);
   } else if (peak < 1e-30f) {
     *scale = 0.0f;
@@ -97,7 +119,9 @@ static void quantize(const Source& s, int m, int8_t* q, size_t next, int depth, 
       if (row < 0 || inverse == 0.0f) {
         for (int k = begin; k < begin + take; k++) q[size_t(k / kDepth) * next + k % kDepth] = 0;
       } else {
-        sums[g] += round_to(s.x + row * s.stride + done, take, inverse, q, next, begin);
+        const float* from = s.x + row * s.stride + done;
+        sums[g] += fixed ? round_to<true>(from, take, inverse, q, next, begin, odd)
+                         : round_to<false>(from, take, inverse, q, next, begin, odd);
       }
       done += take;
       in += take;
@@ -107,6 +131,7 @@ static void quantize(const Source& s, int m, int8_t* q, size_t next, int depth, 
     }
   }
   for (; used < depth * kDepth; used++) q[size_t(used / kDepth) * next + used % kDepth] = 0;
+  if (odd) memcpy(scale, &nan, 4);
 }
 
 static inline f16 relu(f16 y) { return pick(y < 0.0f, all(0.0f), y); }

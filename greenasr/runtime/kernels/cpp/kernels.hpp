@@ -78,6 +78,7 @@ struct Source {
   int width = 0, taps = 1;         // inputs a tap
   const int32_t* index = nullptr;  // [M][taps], or null for x[m]
   int group = 0, padded = 0;       // inputs that share a step, and their room in the layout (0: all in one)
+  float step = 0.0f;               // of the activations, the same for all rows; 0: each row's largest / 127
 };
 
 struct Kernels {

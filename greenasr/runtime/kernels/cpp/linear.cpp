@@ -147,6 +147,12 @@ void Matrix::add_generated(uint32_t seed, uint32_t layer, int rows, int zeros, b
   rows_ += rows, slots_ += p.blocks, bytes_ += sizeof(Generated);
 }
 
+void Matrix::set_step(float step) {
+  if (!(step == 0.0f || (step >= 1e-30f && step <= 1e30f)))
+    throw std::invalid_argument("a step of activations of " + std::to_string(step) + ": give 1e-30 to 1e30, or 0 for each row's own");
+  step_ = step;
+}
+
 int Matrix::code(const Part& p, int o, int k) const {
   const int per = 8 / p.bits, in = k / group_ * padded_ + k % group_, r = in % kDepth / 4;
   const uint8_t* t = p.digits + (size_t(o / kLanes) * depth_ + in / kDepth) * p.tile();
@@ -354,7 +360,7 @@ void run(const Matrix& w, const Source& x, int count, const Epilogue& e, const V
   Job j;
   j.k = &kernels();
   j.w = &w, j.source = x, j.e = e, j.count = count, j.v = v;
-  j.source.group = w.group(), j.source.padded = w.padded();
+  j.source.group = w.group(), j.source.padded = w.padded(), j.source.step = w.step();
   Rows& r = j.rows;
   r.count = count, r.rows = count <= kFewRows ? count : kMostRows, r.depth = w.depth(), r.groups = w.groups();
   const size_t blocks = up(size_t(count), size_t(r.rows));

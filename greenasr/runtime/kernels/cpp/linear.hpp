@@ -34,6 +34,9 @@ class Matrix {
   int padded() const { return padded_; }
   int depth() const { return depth_; }
   size_t bytes() const { return bytes_; }  // of digits and steps
+  // The step of the activations that it is multiplied with; 0: every row's own.
+  float step() const { return step_; }
+  void set_step(float step);
   const std::vector<Part>& parts() const { return parts_; }
   // The weights of one row as float32, (cols,).
   void row(int o, float* out) const;
@@ -42,6 +45,7 @@ class Matrix {
  private:
   int rows_ = 0, slots_ = 0, cols_, group_, groups_, padded_, depth_;
   size_t bytes_ = 0;
+  float step_ = 0.0f;
   std::vector<Part> parts_;
   std::vector<Bytes> kept_;
   std::vector<std::unique_ptr<Generated>> generated_;

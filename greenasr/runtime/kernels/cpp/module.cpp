@@ -287,6 +287,7 @@ NB_MODULE(_native, m) {
       .def_prop_ro("cols", &Matrix::cols)
       .def_prop_ro("group", &Matrix::group)
       .def_prop_ro("nbytes", &Matrix::bytes)
+      .def_prop_rw("step", &Matrix::step, &Matrix::set_step)
       .def("gather", &py_gather, nb::arg("rows"), nb::arg("out"));
   m.def("linear", &py_linear, nb::arg("matrix"), nb::arg("x"), nb::arg("out"), nb::arg("bias") = nb::none(),
         nb::arg("relu") = 0, nb::arg("scale") = nb::none(), nb::arg("shift") = nb::none(),
