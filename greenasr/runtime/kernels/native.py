@@ -137,8 +137,8 @@ def linear(
     residual) or "last"; "gelu" is a GELU in its first place.  ``out`` (M, O) may be any view with a
     contiguous last axis, also ``residual``.  ``float_activations`` leaves x in float: slow, for checking.
     Rows with NaN or infinity give NaN.  A ``weight.step`` above 0 rounds every row by that step, with larger
-    numbers as ±127, in every call that multiplies with it.  The interpreter's lock is released.  Raises ValueError for shapes
-    that do not fit.
+    numbers as ±127, in every call that multiplies with it.  The interpreter's lock is released.  Raises
+    ValueError for shapes that do not fit.
     """
     if out is None:
         out = np.empty((len(x) if index is None else len(index), weight.rows), np.float32)
