@@ -1,16 +1,17 @@
 """LHUC adaptation in two passes: what a speaker may have said teaches the network that speaker's voice.
 
-    1. recognise the speaker's utterances                                   h_1 … h_K, costs g of the graph
-    2. r <- argmin_r L_LF-MMI(logits_r; p_num = Σ_k P_k p_num(h_k)),        P_k = exp(-g_k / scale) / Σ
+    1. recognise the speaker's utterances, rescore them where the recipe does: h_1 … h_K of totals s_1 … s_K
+    2. r <- argmin_r L_LF-MMI(logits_r; p_num = Σ_k P_k p_num(h_k)),        P_k = exp(s_k) / Σ_j exp(s_j)
        everything but r frozen; recognise again
 
-No transcript is used.  With K = 1 an error of the first pass is learnt as if it were the truth; with more the
-sound decides again at every step.  GREEN §4.4; Manohar et al. 2018 for the lists; `greenasr.models.lhuc`.
+No transcript is used.  With K = 1 an error is learnt as if it were the truth, so words that a language model
+has put right teach more than those of the first pass.  GREEN §4.4; Manohar et al. 2018 for lists;
+`greenasr.models.lhuc`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from greenasr.compress.none import NoCompression
 from greenasr.data.files import atomic, write_atomic
 from greenasr.decode.chain_graphs import denominator_graph, numerator_graph
 from greenasr.decode.nbest import NBest, read_nbest, write_nbest
-from greenasr.decode.wfst import Decoder, to_nbest
+from greenasr.decode.wfst import to_nbest
 from greenasr.models.lhuc import attach_lhuc_, detach_lhuc_
 from greenasr.ops.lfmmi import Graph, any_of
 from greenasr.pipeline import hybrid
@@ -39,15 +40,17 @@ def adapt(
     part: str,
     model: Path,
     words: Path,
+    heard: Path,
     out: Path,
     tuned: Mapping[str, float],
     tell: Tell,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Adapt the network in a packed file to every speaker of every test set; ``words`` holds the first pass.
+    """Adapt the network in a packed file to every speaker of every test set by the lists in ``heard``.
 
-    Writes the new lists, their errors and every speaker's vectors into ``out``; WER before and after, MAPSSWE
-    of the two passes, and parameters a speaker.
+    ``words`` holds the lists of the first pass, ``heard`` the same, rescored or not.  Writes the new
+    lists, their errors and every speaker's vectors into ``out``; WER before and after, MAPSSWE of the two
+    passes, and parameters a speaker.
     """
     settings, saved = place.recipe.lhuc, load_acoustic(model)
     network, decoder = saved.model, hybrid.make_decoder(place, part, tuned)
@@ -67,6 +70,7 @@ def adapt(
     for name in place.test_ids(part):
         listening = hybrid.listening(place, part, name)
         store, first = listening.stores[name], read_nbest(words / f"{name}.nbest.jsonl")
+        graphs = supervision(read_nbest(heard / f"{name}.nbest.jsonl"), settings.hyps, spell)
         by_speaker: dict[str, list[NBest]] = {}
         for entry in first:
             by_speaker.setdefault(store.speakers[store.place[entry.id]], []).append(entry)
@@ -74,21 +78,20 @@ def adapt(
         for done, (speaker, entries) in enumerate(by_speaker.items(), 1):
             lhuc.load_()
             ids = [entry.id for entry in entries]
-            heard = replace(listening, ids={name: ids}).logits(network, name)
-            graphs = supervision(decoder, heard, settings.hyps, spell)
+            known = {utt_id: graphs[utt_id] for utt_id in ids if utt_id in graphs}
             task = replace(
-                listening, denominator=denominator, numerators=graphs, stores={"train": store, name: store},
-                ids={"train": list(graphs), name: ids},
+                listening, denominator=denominator, numerators=known, stores={"train": store, name: store},
+                ids={"train": list(known), name: ids},
             )  # fmt: skip
-            if graphs:
+            if known:
                 fit_(network, task, NoCompression(), training)
             vectors[speaker] = lhuc.state()
             if hearing.engine == "torch":
-                heard = task.logits(network, name)
+                adapted = task.logits(network, name)
             else:
                 own = {layer: r.cpu().numpy() for layer, r in vectors[speaker].items()}
-                heard = task.heard(partial(packed.logits, lhuc=own), name)
-            for utt_id, logits in heard.items():
+                adapted = task.heard(partial(packed.logits, lhuc=own), name)
+            for utt_id, logits in adapted.items():
                 hyps = decoder.nbest(logits, length) if length > 1 else [decoder.best(logits)]
                 ref = store.texts[store.place[utt_id]]
                 second[utt_id] = to_nbest(utt_id, hyps, ref, decoder.acoustic_scale, decoder.word_penalty)
@@ -115,19 +118,19 @@ def adapt(
 
 
 def supervision(
-    decoder: Decoder, logits: Mapping[str, Any], hyps: int, spell: Callable[[Sequence[str]], Graph]
+    lists: Iterable[NBest], hyps: int, spell: Callable[[Sequence[str]], Graph]
 ) -> dict[str, Graph]:
-    """What may have been said in each utterance: ``hyps`` ways, likelier where the graph costs less.
+    """What may have been said in each utterance: its ``hyps`` best hypotheses, by the list's totals.
 
-    ``logits`` (T', C) by id; ``spell`` makes the numerator of words.  Left out: utterances without a word,
-    hypotheses that the phone n-gram does not allow.
+    ``spell`` makes the numerator of words.  Left out: utterances without a word, hypotheses that the phone
+    n-gram does not allow.
     """
     found: dict[str, Graph] = {}
-    for utt_id, values in logits.items():
-        said = decoder.nbest(values, hyps) if hyps > 1 else [decoder.best(values)]
-        ways = [(spell(hyp.words), hyp.cost(0.0, decoder.word_penalty)) for hyp in said if hyp.words]
-        ways = [(graph, cost) for graph, cost in ways if graph.n_arcs]
-        if ways:
-            costs = torch.tensor([cost for _, cost in ways], dtype=torch.float64) / decoder.acoustic_scale
-            found[utt_id] = any_of([graph for graph, _ in ways], (-costs).log_softmax(0).tolist())
+    for entry in lists:
+        ways = zip(entry.hyps[:hyps], entry.totals or entry.scores, strict=False)
+        spelled = [(spell(hyp.split()), total) for hyp, total in ways if hyp]
+        spelled = [(graph, total) for graph, total in spelled if graph.n_arcs]
+        if spelled:
+            totals = torch.tensor([total for _, total in spelled], dtype=torch.float64)
+            found[entry.id] = any_of([graph for graph, _ in spelled], totals.log_softmax(0).tolist())
     return found

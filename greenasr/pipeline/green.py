@@ -92,8 +92,10 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
         words = (f"{home}/{row.name}", *tune)
         made.append(Stage(f"{home}/{row.name}/words", words, partial(_words, place, part, seed)))
         if row.name in place.recipe.lhuc.rows:
-            work = partial(_lhuc, place, part, seed)
-            made.append(Stage(f"{home}/{row.name}/lhuc", (words[0] + "/words",), work, trains=True))
+            needs = (f"{home}/{row.name}/{_heard(place, row.name)[0]}",)
+            made.append(
+                Stage(f"{home}/{row.name}/lhuc", needs, partial(_lhuc, place, part, seed), trains=True)
+            )
     return made
 
 
@@ -230,10 +232,24 @@ def _words(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict
     return hybrid.decode(place, part, model, folder, _tuned(place, part, seed), tell)
 
 
+def _heard(place: Place, row: str) -> tuple[str, str]:
+    """The stage whose lists teach a row's speakers, and where they lie in its folder."""
+    return ("rescored", "low") if row in place.recipe.lm.rows else ("words", "")
+
+
 def _lhuc(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
-    words = folder.parent / "words"
+    home = folder.parent
+    heard = home.joinpath(*_heard(place, home.name))
     return adaptation.adapt(
-        place, part, folder.parent / "model.packed", words, folder, _tuned(place, part, seed), tell, seed
+        place,
+        part,
+        home / "model.packed",
+        home / "words",
+        heard,
+        folder,
+        _tuned(place, part, seed),
+        tell,
+        seed,
     )
 
 

@@ -223,8 +223,9 @@ class Hearing:
 
 
 def list_length(place: Place, row: str) -> int:
-    """Hypotheses an utterance: a list where the row is rescored, else the best path alone, far faster."""
-    return place.recipe.decode.nbest if row in place.recipe.lm.rows else 1
+    """Hypotheses an utterance: a list where one is needed, else the best path alone, far faster."""
+    rescored = place.recipe.decode.nbest if row in place.recipe.lm.rows else 1
+    return max(rescored, place.recipe.lhuc.hyps if row in place.recipe.lhuc.rows else 1)
 
 
 def decode(

@@ -97,15 +97,16 @@ class DecodeSettings:
 
 @dataclass(frozen=True)
 class LhucSettings:
-    """Unsupervised adaptation of the ``rows`` named: passes over a speaker's speech by the words of pass one.
+    """Unsupervised adaptation of the ``rows`` named: passes over a speaker's speech by the words heard in it.
 
-    ``hyps``: how many hypotheses an utterance.  ``layers`` are names of hidden units, all where empty.
+    ``hyps``: how many hypotheses an utterance, in the order of the low-bit language model if it is rescored.
+    ``layers`` are names of hidden units, all where empty.
     """
 
     rows: tuple[str, ...] = ()
-    epochs: float = 6
+    epochs: float = 12
     lr: float = 0.05
-    hyps: int = 8
+    hyps: int = 1
     layers: tuple[str, ...] = ()
 
 

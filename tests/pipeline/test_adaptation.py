@@ -1,37 +1,16 @@
-"""A speaker learns from all that may have been said, each way by what the graph costs."""
+"""A speaker learns from all that may have been said, each way by its total."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import torch
 
-from greenasr.decode.wfst import NOTHING, Hypothesis
+from greenasr.decode.nbest import NBest
 from greenasr.ops.lfmmi import Graph
 from greenasr.pipeline.adaptation import supervision
-
-
-@dataclass
-class Heard:
-    """A decoder that has decided already: ``lists`` by the value of the logits."""
-
-    lists: dict[int, list[Hypothesis]]
-    acoustic_scale: float = 2.0
-    word_penalty: float = 0.5
-
-    def nbest(self, logits: Any, n: int) -> list[Hypothesis]:
-        return self.lists[logits][:n]
-
-    def best(self, logits: Any) -> Hypothesis:
-        return self.lists[logits][0]
-
-
-def hyp(words: str, graph_cost: float) -> Hypothesis:
-    return Hypothesis(tuple(words.split()), 0.0, graph_cost, ())
 
 
 def spell(said: Sequence[str]) -> Graph:
@@ -41,19 +20,22 @@ def spell(said: Sequence[str]) -> Graph:
     return Graph(zero, zero, torch.arange(n), torch.zeros(n), torch.zeros(1), torch.zeros(1))
 
 
-def test_ways_to_say_it_weigh_what_their_graph_costs_in_units_of_the_scale() -> None:
-    decoder: Any = Heard(
-        {1: [hyp("a b", 1.0), hyp("a", 3.0), hyp("unsaid", 0.0), hyp("", 0.0), hyp("c", 9.0)]}
-    )
-    found = supervision(decoder, {"u": 1}, 4, spell)["u"]
-    costs = [(1.0 + 0.5 * 2) / 2, (3.0 + 0.5) / 2]
-    total = sum(math.exp(-cost) for cost in costs)
-    assert found.initial.exp().tolist() == pytest.approx([math.exp(-cost) / total for cost in costs])
+def heard(utt_id: str, hyps: Sequence[str], scores: Sequence[float], totals: Sequence[float] = ()) -> NBest:
+    return NBest(utt_id, None, tuple(hyps), tuple(scores), tuple(totals))
+
+
+def test_ways_to_say_it_weigh_what_the_list_says_and_rescoring_has_the_last_word() -> None:
+    hyps, scores = ("a b", "a", "unsaid", "", "c"), (1.0, 0.5, 2.0, 3.0, 9.0)
+    found = supervision([heard("u", hyps, scores)], 4, spell)["u"]
+    total = math.exp(1.0) + math.exp(0.5)
+    assert found.initial.exp().tolist() == pytest.approx([math.exp(1.0) / total, math.exp(0.5) / total])
     assert found.n_arcs == 3
+    again = supervision([heard("u", hyps, scores, (2.0, 2.0, 0.0, 0.0, 0.0))], 2, spell)["u"]
+    assert again.initial.exp().tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_with_one_hypothesis_it_is_certain_and_silence_teaches_nothing() -> None:
-    decoder: Any = Heard({1: [hyp("a", 1.0), hyp("b", 1.0)], 2: [NOTHING], 3: [hyp("unsaid", 0.0)]})
-    found = supervision(decoder, {"u": 1, "silent": 2, "odd": 3}, 1, spell)
+    lists = [heard("u", ["a", "b"], [1, 1]), heard("silent", [""], [0]), heard("odd", ["unsaid"], [0])]
+    found = supervision(lists, 1, spell)
     assert list(found) == ["u"]
     assert found["u"].initial.tolist() == [0.0]
