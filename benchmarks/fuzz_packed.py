@@ -34,8 +34,9 @@ from greenasr.compress.clusters import make_clusters
 from greenasr.data.files import write_json
 from greenasr.pipeline.self_tests import measured
 from greenasr.roles import BitMap
-from greenasr.runtime import engine
+from greenasr.runtime import engine, numerics
 from greenasr.runtime import format as packed_format
+from greenasr.runtime.calibrate import calibrated
 from greenasr.runtime.pack import pack
 from greenasr.tasks.networks import build
 
@@ -59,7 +60,10 @@ ABSURD: list[Any] = [
 
 
 def originals(folder: Path) -> list[bytes]:
-    """A small packed model of every network, in full precision and at mixed widths, with self tests."""
+    """A small packed model of every network, with self tests.
+
+    In full precision, and at mixed widths with a step of activations a row and with static ones.
+    """
     found = []
     for kind, config in SIZES.items():
         for bits in (None, (1, 2, 4, 8)):
@@ -74,7 +78,16 @@ def originals(folder: Path) -> list[bytes]:
             state = model.state_dict()
             pack(folder / "m", kind, model.to_config(), state, quantized, plan, units, {}, measure=measured)  # type: ignore[operator]
             found.append((folder / "m").read_bytes())
+            if bits is not None:
+                found.append(static(kind, packed_format.from_bytes(found[-1])))
     return found
+
+
+def static(kind: str, packed: packed_format.Packed) -> bytes:
+    """The same model with static steps of activations."""
+    rounding, _ = calibrated(packed, lambda network: numerics.outputs(kind, packed.config, network))
+    packed = replace(packed, rounding=rounding)
+    return packed_format.to_bytes(replace(packed, self_test=measured(packed)))
 
 
 def resealed(data: bytes) -> bytes:

@@ -6,9 +6,9 @@ from typing import Any
 
 from greenasr.models.on_arrays import on_arrays
 from greenasr.runtime import engine, numerics
+from greenasr.runtime.activations import Activations
 from greenasr.runtime.format import Packed
 from greenasr.runtime.pack import state_of
-from greenasr.runtime.weights import ACTIVATIONS
 from greenasr.tasks.networks import build
 
 
@@ -24,7 +24,12 @@ def measured(packed: Packed) -> dict[str, Any]:
     expected = numerics.outputs(packed.model, packed.config, on_arrays(model.eval()))
     found: dict[str, Any] = {
         kind: numerics.outputs(packed.model, packed.config, engine.build(packed, kind))
-        for kind in ACTIVATIONS
+        for kind in kinds_of(packed)
     }
     test = numerics.measure(expected, found)
     return {} if test is None else test.to_json()
+
+
+def kinds_of(packed: Packed) -> tuple[Activations, ...]:
+    """The kinds of activations that a file can be run with."""
+    return ("int8", "static", "float32") if packed.rounding.steps else ("int8", "float32")

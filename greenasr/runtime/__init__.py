@@ -10,11 +10,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from greenasr.runtime.activations import Activations
     from greenasr.runtime.engine import Loaded
-    from greenasr.runtime.weights import Activations
 
 
-def load(path: "str | Path", activations: "Activations" = "int8") -> "Loaded":
+def load(path: "str | Path", activations: "Activations | None" = None) -> "Loaded":
     """Read a packed file and make its network ready to run; see `engine.load`."""
     from greenasr.runtime import engine  # here: whoever reads tables alone needs no network
 

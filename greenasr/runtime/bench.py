@@ -88,7 +88,7 @@ def layers(packed: Packed, rows: int, rounds: int = 5) -> tuple[list[Layer], Cei
 
     ``rows`` are M; maps of plain NumPy have no share of a ceiling.
     """
-    weights = Weights(packed, "int8")
+    weights = Weights(packed, packed.rounding.kind)
     network = engine.FAMILIES[packed.model](packed.config, weights)
     maps = weights.maps
     ceiling = None

@@ -15,6 +15,7 @@ from typing import Any
 
 from greenasr.runtime import format as packed_format
 from greenasr.runtime import numerics
+from greenasr.runtime.activations import Activations
 from greenasr.runtime.format import Packed
 from greenasr.runtime.lstm_lm import LstmLm
 from greenasr.runtime.matchboxnet import MatchboxNet
@@ -22,7 +23,7 @@ from greenasr.runtime.quartznet import QuartzNet
 from greenasr.runtime.rnnt import Rnnt
 from greenasr.runtime.tdnnf import Tdnnf
 from greenasr.runtime.transformer_lm import TransformerLm
-from greenasr.runtime.weights import Activations, Weights
+from greenasr.runtime.weights import Weights
 
 Network = TransformerLm | LstmLm | Tdnnf | Rnnt | QuartzNet | MatchboxNet
 FAMILIES: dict[str, Callable[[Mapping[str, Any], Weights], Network]] = {
@@ -47,8 +48,8 @@ class Loaded:
     recipe: Mapping[str, Any]
 
 
-def load(path: str | Path, activations: Activations = "int8") -> Loaded:
-    """Read a packed file and make its network ready to run.
+def load(path: str | Path, activations: Activations | None = None) -> Loaded:
+    """Read a packed file and make its network ready to run, with the activations that it names, or others.
 
     ValueError in one line for a file that is damaged or of a network that the runtime does not have.
     """
@@ -59,18 +60,26 @@ def load(path: str | Path, activations: Activations = "int8") -> Loaded:
     )  # fmt: skip
 
 
-def build(packed: Packed, activations: Activations = "int8", where: str | Path = "packed model") -> Network:
-    """The network of a packed model, whose self test it has passed; ``where`` names it in errors."""
+def build(
+    packed: Packed, activations: Activations | None = None, where: str | Path = "packed model"
+) -> Network:
+    """The network of a packed model, whose self test it has passed; ``where`` names it in errors.
+
+    ``activations`` of another kind than the file's own are for comparing.
+    """
+    kind = activations or packed.rounding.kind
     if packed.model not in FAMILIES:
         raise ValueError(
             f"{where}: the network is a '{packed.model}', the runtime has {', '.join(FAMILIES)}: run it with "
             "--engine torch."
         )
     try:
-        network = FAMILIES[packed.model](packed.config, Weights(packed, activations))
+        weights = Weights(packed, kind)
+        network = FAMILIES[packed.model](packed.config, weights)
+        weights.check_steps()
         if packed.self_test:
             test = numerics.SelfTest.from_json(packed.self_test)
-            numerics.verify(packed.model, packed.config, network, test, activations)
+            numerics.verify(packed.model, packed.config, network, test, kind)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from greenasr.data.files import write_atomic
 from greenasr.ops import bits as bitpack
 from greenasr.ops.signs import Signs
+from greenasr.runtime.activations import Rounding
 
-VERSION = 2  # what is read; a file is written as the lowest version that describes it
+VERSION = 3  # what is read; a file is written as the lowest version that describes it
 Array = NDArray[Any]
 
 _DTYPES = {"I64": "<i8", "F32": "<f4", "I32": "<i4", "BF16": "<u2", "U8": "|u1", "BOOL": "|b1"}
@@ -101,7 +102,8 @@ class Packed:
 
     ``shapes`` gives the full shape of every quantized parameter; its spans are the rows of its view
     as (O, -1).  ``ties`` maps a second name of a parameter to its first.  ``seeds`` names the matrices that
-    are generated (`ops.signs`) by the weights that they are.  ``self_test`` is that of `runtime.numerics`.
+    are generated (`ops.signs`) by the weights that they are.  ``self_test`` is that of `runtime.numerics`,
+    ``rounding`` says in which numbers activations are multiplied.
     """
 
     model: str
@@ -115,10 +117,13 @@ class Packed:
     ties: dict[str, str] = field(default_factory=dict)
     seeds: dict[str, Signs] = field(default_factory=dict)
     self_test: dict[str, Any] = field(default_factory=dict)
+    rounding: Rounding = field(default_factory=Rounding)
 
     @property
     def version(self) -> int:
         """The lowest version of the format that holds this model."""
+        if self.rounding.kind != "int8":
+            return 3
         return 2 if self.seeds or any(s.negative is not None for s in self.spans.values()) else 1
 
     @property
@@ -259,6 +264,8 @@ def _meta(packed: Packed) -> bytes:
     }
     if packed.self_test:
         table["self_test"] = packed.self_test
+    if packed.rounding.kind != "int8":
+        table["activations"] = packed.rounding.to_json()
     if packed.seeds:
         table["seeds"] = {name: signs.to_numbers() for name, signs in packed.seeds.items()}
     try:
@@ -320,7 +327,10 @@ def _assemble(blobs: Mapping[str, Array], size: int = 0) -> Packed:
     plain = {key: table[key] for key in ("model", "config", "bit_map", "tokenizer", "recipe", "ties")}
     seeds = {name: Signs.from_numbers(numbers) for name, numbers in table.get("seeds", {}).items()}
     test = table.get("self_test", {})
-    return Packed(spans=spans, rest=rest, shapes=shapes, seeds=seeds, self_test=test, **plain)
+    rounding = Rounding.from_json(table.get("activations", {}))
+    return Packed(
+        spans=spans, rest=rest, shapes=shapes, seeds=seeds, self_test=test, rounding=rounding, **plain
+    )
 
 
 def _join(arrays: Iterable[Array], kind: str) -> Array:
@@ -370,6 +380,8 @@ def _check(packed: Packed) -> None:
     for alias, name in packed.ties.items():
         if alias in known or name not in known:
             raise ValueError(f"{alias} is tied to {name}, which must be the only one stored")
+    narrow = packed.shapes.keys() | packed.seeds.keys()
+    packed.rounding.check(narrow | {alias for alias, name in packed.ties.items() if name in narrow})
     for part in ("config", "bit_map", "tokenizer", "recipe", "self_test"):
         if not isinstance(getattr(packed, part), dict):
             raise ValueError(f"{part} is {type(getattr(packed, part)).__name__}, expected a dict")

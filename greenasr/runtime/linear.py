@@ -1,18 +1,20 @@
 """A linear map with what usually follows it: y = relu(x Wᵀ + b) · scale + shift + residual_weight · residual.
 
 `Dense` is NumPy: weights in float32, for models in full precision, for checking, and where the kernels were
-not built.  `Narrow` is our kernels: weights at 1 to 8 bits in memory, activations rounded row by row to int8.
+not built.  `Narrow` is our kernels: weights at 1 to 8 bits in memory, activations rounded to int8 on the way.
 Both read frames through ``index``: row m of the product is x[index[m, 0]], x[index[m, 1]], … end to end, with
 zeros for -1, so that splices and convolutions are linear maps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from greenasr.runtime.activations import rounded
 from greenasr.runtime.kernels import native
 from greenasr.runtime.pointwise import Floats
 
@@ -24,12 +26,19 @@ Index = NDArray[np.int32]
 
 
 class Dense:
-    """W in float32; activations are rounded as the kernels round them, or left alone."""
+    """W in float32; activations are rounded as the kernels round them, or left alone; ``watch`` sees them."""
 
     kernel = "float32"
 
-    def __init__(self, weight: Floats, bias: Floats | None, rounded: bool):
-        self.weight, self.bias, self.rounded = weight, bias, rounded
+    def __init__(
+        self,
+        weight: Floats,
+        bias: Floats | None,
+        rounded: bool,
+        step: float = 0.0,
+        watch: Callable[[Floats], None] | None = None,
+    ):
+        self.weight, self.bias, self.rounded, self.step, self.watch = weight, bias, rounded, step, watch
         if rounded:
             self.kernel = "float32 of int8 activations"
 
@@ -56,7 +65,9 @@ class Dense:
         """(…, I) -> (…, O); (M, D) with an index (M', taps) -> (M', O)."""
         if index is not None:
             x = np.concatenate((x, np.zeros((1, x.shape[1]), np.float32)))[index].reshape(len(index), -1)
-        y: Floats = (rounded(x) if self.rounded else x) @ self.weight.T
+        if self.watch is not None:
+            self.watch(x)
+        y: Floats = (rounded(x, self.step) if self.rounded else x) @ self.weight.T
         if self.bias is not None:
             y += self.bias
         if relu == "first":
@@ -70,23 +81,11 @@ class Dense:
         return np.maximum(y, 0, out=y) if relu == "last" else y
 
 
-def rounded(x: Floats) -> Floats:
-    """The nearest of 255 even levels, whose largest is the row's largest |x|; (…, I) -> (…, I).
-
-    >>> rounded(np.array([[127.0, -63.6, 0.4]], np.float32)).tolist()
-    [[127.0, -64.0, 0.0]]
-    """
-    step = np.abs(x).max(-1, keepdims=True, initial=0) / np.float32(127)
-    step = np.where(step > 0, step, np.float32(1))
-    found: Floats = np.rint(x / step) * step
-    return found
-
-
 class Narrow:
     """W as the kernels hold it."""
 
-    def __init__(self, weight: Matrix, bias: Floats | None, float_activations: bool):
-        self.weight, self.bias, self.float_activations = weight, bias, float_activations
+    def __init__(self, weight: Matrix, bias: Floats | None):
+        self.weight, self.bias = weight, bias
         self.kernel = native.isa()
 
     @property
@@ -114,7 +113,6 @@ class Narrow:
         y = native.linear(
             np.ascontiguousarray(flat, np.float32), self.weight, self.bias, relu=relu, scale=scale,
             shift=shift, residual=residual, residual_weight=residual_weight, index=index,
-            float_activations=self.float_activations,
         )  # fmt: skip
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], y.shape[1])
 
@@ -122,9 +120,9 @@ class Narrow:
 Linear = Dense | Narrow
 
 
-def in_kernels(*maps: Linear) -> tuple[list[tuple[Matrix, Floats | None]], bool] | None:
-    """(Matrix, bias) of every map, and whether activations stay float; None where one is not the kernels'."""
+def in_kernels(*maps: Linear) -> list[tuple[Matrix, Floats | None]] | None:
+    """(Matrix, bias) of every map; None where one is not the kernels'."""
     narrow = [m for m in maps if isinstance(m, Narrow)]
     if len(narrow) < len(maps):
         return None
-    return [(m.weight, m.bias) for m in narrow], narrow[0].float_activations
+    return [(m.weight, m.bias) for m in narrow]

@@ -35,10 +35,10 @@ class LstmLayer:
         n, t, inputs = x.shape
         h, c = state if state is not None else (np.zeros((n, self.dim), np.float32),) * 2
         if (maps := in_kernels(self.input, self.recurrent)) is not None:
-            ((weight, bias), (recurrent, _)), exact = maps
+            (weight, bias), (recurrent, _) = maps
             h, c = h.copy(), c.copy()
             frames = np.ascontiguousarray(x.swapaxes(0, 1), np.float32)
-            y = native.lstm(frames, weight, recurrent, bias, h, c, float_activations=exact)
+            y = native.lstm(frames, weight, recurrent, bias, h, c)
             return np.ascontiguousarray(y.swapaxes(0, 1)), (h, c)
         gates = self.input(x.reshape(n * t, inputs)).reshape(n, t, 4 * self.dim)
         out = np.empty((n, t, self.dim), np.float32)

@@ -1,7 +1,7 @@
 """Does the runtime compute here what torch computed where the model was packed?
 
     x = inputs that follow from the network's settings alone: frac((i + 1) φ), a Weyl sequence, φ = 0.618…
-    d = max |runtime(x) - torch(x)| / rms(torch(x))            with activations of int8, and of float32
+    d = max |runtime(x) - torch(x)| / rms(torch(x))            by kind of activations
     refused where d of some of the outputs here is above `allowed` (d as measured when packed)
 
 The packed file holds the measured differences and a few of torch's outputs.  `load` runs the network once on

@@ -30,8 +30,8 @@ def logprobs(network: TransformerLm | LstmLm, inputs: Ids, targets: Ids) -> Floa
     output = network.output
     if (maps := in_kernels(output)) is not None:
         chosen = np.ascontiguousarray(wanted[:, None], np.int32)
-        ((weight, bias),), exact = maps
-        found = native.vocabulary(np.ascontiguousarray(rows), weight, chosen, bias, exact)[0][:, 0]
+        ((weight, bias),) = maps
+        found = native.vocabulary(np.ascontiguousarray(rows), weight, chosen, bias)[0][:, 0]
         rows = rows[:0]
     for at in range(0, len(rows), AT_ONCE):
         logits = network.logits(rows[at : at + AT_ONCE])

@@ -121,9 +121,9 @@ class _Layer:
         self.norm = _Norm(weights, f"{name}.norm")
         self.block = None
         if (maps := in_kernels(self.qkv, self.out, self.w1, self.w2)) is not None:
-            (qkv, out, w1, w2), exact = maps
+            qkv, out, w1, w2 = maps
             norms = (*self.attention_norm.vectors, *self.norm.vectors)
-            self.block = native.transformer_block(qkv, out, w1, w2, norms, heads, exact)
+            self.block = native.transformer_block(qkv, out, w1, w2, norms, heads)
 
     def __call__(self, x: Floats, n: int, keys: Floats, values: Floats, past: int) -> Floats:
         """(N T, D) -> (N T, D); these tokens' keys and values are written behind those of the past."""

@@ -2,19 +2,21 @@
 
     y = W x + b          W of quantized spans: integer codes times steps; or generated from a seed
 
-A weight that shares its name with several spans (bands of a vocabulary) is one map.  Activations are
-"int8", rounded row by row to 255 levels as the kernels compute, or "float32", for checking.
+A weight that shares its name with several spans (bands of a vocabulary) is one map.  Activations are those
+of `activations`: "int8" and "static" as the kernels compute, or "float32", for which weights are dequantized.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from greenasr.runtime.activations import ACTIVATIONS, JOINED, Activations
 from greenasr.runtime.format import Packed, PackedSpan, from_bfloat16
 from greenasr.runtime.kernels import native
 from greenasr.runtime.linear import Dense, Linear, Narrow
@@ -23,8 +25,7 @@ from greenasr.runtime.pointwise import Floats
 if TYPE_CHECKING:
     from greenasr.runtime.kernels._native import Matrix
 
-Activations = Literal["int8", "float32"]
-ACTIVATIONS: tuple[Activations, ...] = ("int8", "float32")
+Watch = Callable[[str, Floats], None]  # the name of a map, what it multiplies
 
 
 class Rows:
@@ -55,15 +56,24 @@ class Rows:
 
 
 class Weights:
-    """A packed model's parameters by name, under any of their names."""
+    """A packed model's parameters by name, under any of their names.
 
-    def __init__(self, packed: Packed, activations: Activations):
+    ``watch`` is called with the name and the input of every map of few bits, for float32 alone.
+    """
+
+    def __init__(self, packed: Packed, activations: Activations, watch: Watch | None = None):
         if activations not in ACTIVATIONS:
-            raise ValueError(f"activations '{activations}': choose int8 or float32.")
-        self.packed, self.activations = packed, activations
+            raise ValueError(f"activations '{activations}': choose {', '.join(ACTIVATIONS)}.")
+        self.steps = packed.rounding.steps if activations == "static" else {}
+        if activations == "static" and not self.steps:
+            raise ValueError("static activations need steps, which the file has not: choose int8 or float32.")
+        self.packed, self.activations, self.watch = packed, activations, watch
+        self.watched: set[str] = set()  # maps of few bits with float32 activations
         self.style = "nbits"  # how an ONNX graph writes low-bit maps
         self.maps: dict[str, Linear] = {}  # every map that was asked for, by its names
-        self.matrices: dict[tuple[str, ...], Matrix] = {}  # those of the kernels, by what they are made of
+        self.matrices: dict[
+            tuple[str, ...], list[Matrix]
+        ] = {}  # those of the kernels, by what they are made of
 
     def array(self, name: str) -> Floats:
         """A parameter in float32; ValueError where the file has none of this name."""
@@ -85,15 +95,33 @@ class Weights:
 
     def linear(self, *names: str) -> Linear:
         """The map of ``name.weight`` and ``name.bias``, if there is one; several one above the other."""
-        found = self.maps[" + ".join(names)] = self._linear(*names)
+        found = self.maps[JOINED.join(names)] = self._linear(*names)
         return found
 
     def _linear(self, *names: str) -> Linear:
-        parts, bias = self.parts(*names), self.bias(*names)
+        bias, name = self.bias(*names), JOINED.join(names)
+        if not all(self._is_quantized(f"{each}.weight") for each in names):
+            return Dense(self.matrix(*names), bias, False)
+        if self.activations == "float32":
+            watch = None if self.watch is None else partial(self.watch, name)
+            self.watched.add(name)
+            return Dense(self.matrix(*names), bias, False, watch=watch)
+        step = self._step(name)
+        parts = self.parts(*names)
         if parts is not None and native.available() and native.fit(*parts):
-            return Narrow(self._matrix(parts, *names), bias, self.activations == "float32")
-        quantized = all(self._is_quantized(f"{name}.weight") for name in names)
-        return Dense(self.matrix(*names), bias, quantized and self.activations == "int8")
+            return Narrow(self._matrix(parts, *names, step=step), bias)
+        return Dense(self.matrix(*names), bias, True, step)
+
+    def _step(self, name: str) -> float:
+        """The step of a map's activations, 0 where each row has its own; ValueError where one is missing."""
+        if self.activations == "static" and name not in self.steps:
+            raise ValueError(f"the file has no step of activations for '{name}': pack the model again.")
+        return float(np.float32(self.steps.get(name, 0.0)))
+
+    def check_steps(self) -> None:
+        """ValueError where the file has steps for what is no map of this network."""
+        if odd := sorted(self.steps.keys() - self.maps.keys()):
+            raise ValueError(f"the file has a step of activations for '{odd[0]}', which is no map.")
 
     def matrix(self, *names: str) -> Floats:
         """The weights of maps in float32, one above the other, (O, I); a convolution's as (O, I K)."""
@@ -152,12 +180,21 @@ class Weights:
             return Rows(self._matrix(parts, first.removesuffix(".weight")))
         return Rows([(span.start, span.codes(), span.step) for span in self._spans(first)])
 
-    def _matrix(self, parts: Sequence[tuple[NDArray[Any], int, Floats]], *names: str) -> Matrix:
-        """The kernels' matrix of some maps, one for all that share it."""
+    def _matrix(
+        self, parts: Sequence[tuple[NDArray[Any], int, Floats]], *names: str, step: float = 0.0
+    ) -> Matrix:
+        """The kernels' matrix of some maps, one for all that share it and its ``step`` of activations.
+
+        Rows of an embedding, which have no step, are those of any.
+        """
         key = tuple(self.packed.ties.get(f"{name}.weight", f"{name}.weight") for name in names)
-        if key not in self.matrices:
-            self.matrices[key] = native.matrix(*parts)
-        return self.matrices[key]
+        known = self.matrices.setdefault(key, [])
+        made = next((each for each in known if not step or each.step in (0.0, step)), None)
+        if made is None:
+            known.append(made := native.matrix(*parts))
+        if step:
+            made.step = step
+        return made
 
     def _is_quantized(self, name: str) -> bool:
         first = self.packed.ties.get(name, name)

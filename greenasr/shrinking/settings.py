@@ -10,7 +10,7 @@ from typing import Any
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
-from greenasr.runtime.weights import ACTIVATIONS
+from greenasr.runtime.activations import ACTIVATIONS
 
 COSTS = ("hessian", "kl", "divergence")
 FORMAT = "greenasr shrink 2"

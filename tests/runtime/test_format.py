@@ -19,6 +19,7 @@ from safetensors import safe_open
 from greenasr.ops import bits as bitpack
 from greenasr.ops.signs import Signs
 from greenasr.runtime import format as F
+from greenasr.runtime.activations import Rounding
 
 
 def span(
@@ -197,8 +198,8 @@ def test_a_table_that_does_not_fit_its_contents_is_refused(change: dict[str, Any
 
 def test_another_version_and_another_file_are_named() -> None:
     good = F.to_bytes(small())
-    with pytest.raises(ValueError, match="packed format 3, this greenasr reads formats 1 to 2"):
-        F.from_bytes(good.replace(b"greenasr packed 1", b"greenasr packed 3"))
+    with pytest.raises(ValueError, match="packed format 4, this greenasr reads formats 1 to 3"):
+        F.from_bytes(good.replace(b"greenasr packed 1", b"greenasr packed 4"))
     for other in (b"", b"{}", b"PK\x03\x04" + bytes(100), good[:8], bytes(200)):
         with pytest.raises(ValueError, match="not a packed model"):
             F.from_bytes(other)
@@ -293,3 +294,36 @@ def test_seeds_that_name_no_matrix_or_a_stored_one_are_refused() -> None:
     blobs["meta"] = np.frombuffer(bz2.compress(json.dumps(table).encode()), np.uint8)
     with pytest.raises(ValueError, match="nothing flows"):
         F._assemble(blobs)
+
+
+@pytest.mark.parametrize(
+    "rounding",
+    [Rounding("static", {"emb": 0.5, "conv + emb": 1.25e-3}), Rounding("float32")],
+)
+def test_activations_are_read_back_and_make_version_3(rounding: Rounding) -> None:
+    data = F.to_bytes(dataclasses.replace(small(), rounding=rounding))
+    assert b"greenasr packed 3" in data[:100] and F.from_bytes(data).rounding == rounding
+    assert F.from_bytes(F.to_bytes(small())).rounding == Rounding("int8")
+
+
+@pytest.mark.parametrize(
+    ("activations", "message"),
+    [
+        ({"kind": "static"}, "'static' with 0 steps"),
+        ({"kind": "int4"}, "activations 'int4'"),
+        ({"kind": "float32", "steps": {"emb": 1.0}}, "'float32' with 1 steps"),
+        ({"kind": ["static"], "steps": {"emb": 1.0}}, "activations "),
+        ({"kind": "static", "steps": [1.0]}, "expected a kind and steps"),
+        ([], "expected a kind and steps"),
+        *(
+            ({"kind": "static", "steps": {"emb": step}}, "step of 'emb' is")
+            for step in (0.0, -1.0, float("nan"), float("inf"), 1e-40, 10**400, True, "1", None, [1.0])
+        ),
+        ({"kind": "static", "steps": {"norm": 1.0}}, "is for 'norm', which is no map of few bits"),
+        ({"kind": "static", "steps": {"emb + none": 1.0}}, "is for 'none'"),
+    ],
+)
+def test_activations_that_are_none_are_refused_in_one_line(activations: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        F.from_bytes(forge({"activations": activations}), "m.packed")
+    assert "\n" not in str(error.value)

@@ -21,7 +21,7 @@ from greenasr.runtime import engine, numerics
 from greenasr.runtime.kernels import native
 from greenasr.runtime.separable import depthwise
 from greenasr.runtime.transformer_lm import Past
-from greenasr.runtime.weights import ACTIVATIONS, Weights
+from greenasr.runtime.weights import Weights
 
 BITS = [None, (1, 2, 4, 8), (3, 6, 16, 2)]
 STEPS = [(kind, step) for kind in engine.FAMILIES for step in ("cluster", "row", "group:4")
@@ -47,7 +47,7 @@ def test_a_language_model_equals_torch(made: Made, kind: str, bits: Any, step: s
     close(network.logits(hidden), model.output(expected))
 
 
-@pytest.mark.parametrize("activations", ACTIVATIONS)
+@pytest.mark.parametrize("activations", ["int8", "float32"])
 @pytest.mark.parametrize("kind", ["transformer", "lstm"])
 def test_tokens_one_by_one_give_what_all_at_once_give(made: Made, kind: str, activations: Any) -> None:
     network: Any = engine.build(made(kind)[0], activations)
