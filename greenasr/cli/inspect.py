@@ -104,6 +104,7 @@ def _packed(packed: Packed, path: Path) -> dict[str, Any]:
         "file_bytes": size,
         "fp32_weight_bytes": packed.unquantized_bytes,
         "ratio": packed.unquantized_bytes / size,
+        "activations": packed.rounding.kind,
         "difference_from_torch": packed.self_test.get("difference"),
         "recipe": packed.recipe,
     }

@@ -64,8 +64,8 @@ def shrink(
     ] = None,
     activations: Annotated[
         str,
-        typer.Option(help="Of judged models: int8, as the runtime computes, or float32."),
-    ] = "int8",
+        typer.Option(help="Numbers that maps multiply: int8 (row by row), static, float32; auto: by dev."),
+    ] = "auto",
     by: Annotated[str, typer.Option(help="A width by matrix, block or layer.")] = "matrix",
     step: Annotated[str, typer.Option(help="A step per row, cluster or group:N.")] = "row",
     trainings: Annotated[

@@ -5,27 +5,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from greenasr.score.decision import ALPHA, LOSSLESS, SHOWN, UNDECIDED, WORSE, Comparison, decide
+from greenasr.shrinking.activations import shipped
 from greenasr.shrinking.search import Search
+from greenasr.shrinking.settings import Question
 from greenasr.shrinking.works import BRIEF, UNTRAINED
 
 FORMAT = "greenasr shrunk 2"
-SEARCHED = ("costs", "proxies", "briefs", "untrained", "trained")
+SEARCHED = ("costs", "proxies", "briefs", "untrained", "trained", "activations")
 KINDS = {  # of work, by the first part of a job's name
     "features": "data",
     "parts": "proxies",
     "plans": "proxies",
     "wide": "untrained",
-    **{name: name for name in ("full", "test", "system")},
+    **{name: name for name in ("full", "test", "system", "activations")},
 }
 Row = dict[str, Any]
 
 
 def models(search: Search) -> list[Row]:
-    """Every finished model with its figures on dev, smallest first."""
+    """Every finished model with its figures on dev."""
     full = search.board.done("full") or {}
     rows = []
     for path in sorted((search.board.run / "models").glob("*/result.json")):
@@ -40,40 +42,58 @@ def models(search: Search) -> list[Row]:
                 **{key: found[key] for key in ("cost", "estimator", "bits", "bytes", "plan", "dev")},
                 "dims": found.get("dims", {}),
                 "activations": found.get("activations", "float32"),
+                "file": name,
                 "ratio": full["bytes"] / found["bytes"],
                 "dev_against": against.to_json(),
                 "passes_dev": search.passes(name),
                 "seconds": found["seconds"],
             }
         )
-    rows.sort(key=lambda row: (row["bytes"], row["dev"]["wer"], row["name"]))
-    best = float("inf")
-    for row in rows:
-        row["front"] = row["dev"]["wer"] < best
-        best = min(best, row["dev"]["wer"])
     return rows
 
 
-def finalists(rows: Sequence[Row], most: int, max_bytes: int | None = None) -> list[str]:
-    """Who faces the test: of those that pass on dev the smallest, or the best one of a size."""
-    if max_bytes is not None:
-        within = [row for row in rows if row["bytes"] <= max_bytes]
-        return [min(within, key=lambda r: (r["dev"]["wer"], r["bytes"]))["name"]] if within else []
-    return [row["name"] for row in rows if row["passes_dev"]][:most]
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """Smallest first; ``front`` says that no smaller one has as few errors on dev."""
+    best, found = float("inf"), []
+    for row in sorted(rows, key=lambda row: (row["bytes"], row["dev"]["wer"], row["name"])):
+        found.append({**row, "front": row["dev"]["wer"] < best})
+        best = min(best, row["dev"]["wer"])
+    return found
+
+
+def finalists(rows: Sequence[Row], question: Question, ship: Callable[[Row], Row | None]) -> list[Row]:
+    """Who faces the test: of those that pass on dev the smallest, or the best one of a size.
+
+    ``ship`` gives a model the activations that it ships with, or None where it may not with any.
+    """
+    limit, found = question.max_bytes, list[Row]()
+    if limit is not None:
+        within = [row for row in rows if row["bytes"] <= limit]
+        likely = sorted(within, key=lambda row: (row["dev"]["wer"], row["bytes"], row["name"]))
+    else:
+        likely = [row for row in rows if row["passes_dev"]]
+    for row in likely:
+        if len(found) < (1 if limit is not None else question.finalists) and (ready := ship(row)):
+            found.append(ready)
+    return found
 
 
 def answer(search: Search, notes: Sequence[str]) -> Row:
     """Score the finalists on test and say which is the smallest that may take the full model's place."""
     question = search.question
-    rows = models(search)
-    chosen = finalists(rows, question.finalists, question.max_bytes)
-    search.score_on_test([f"models/{name}" for name in chosen])
+    rows, limit = ranked(models(search)), question.max_bytes
+    final = finalists(rows, question, lambda row: shipped(search, row, limit is None, limit))
+    ready = {row["name"]: row for row in final}
+    rows = ranked(ready.get(row["name"], row) for row in rows)
+    files = {row["name"]: row["file"] for row in rows}
+    chosen = [row["name"] for row in rows if row["name"] in ready]
+    search.score_on_test([files[name] for name in chosen])
     margin, looked = question.max_wer_increase, search.looked()
-    tested = {name: search.against_full(f"models/{name}", "test") for name in chosen}
+    tested = {name: search.against_full(files[name], "test") for name in chosen}
     verdicts = decide(tested, margin, looked=looked)
     for row in rows:
         if (name := row["name"]) in tested:
-            result = search.board.done(f"test/models/{name}") or {}
+            result = search.board.done(f"test/{files[name]}") or {}
             row |= {"test": result["test"], "against": tested[name].to_json(), **verdicts[name]}
     good = [name for name in chosen if verdicts[name]["verdict"] != WORSE]
     shown = [name for name in good if verdicts[name]["verdict"] == SHOWN]
@@ -190,7 +210,18 @@ def effort(search: Search) -> Row | None:
 
 def seconds(search: Search, measure: str = "seconds") -> dict[str, float]:
     """Seconds of finished work by kind: costs, proxies, models without and with training, test."""
-    kinds = ("data", "full", "costs", "proxies", "briefs", "untrained", "trained", "test", "system")
+    kinds = (
+        "data",
+        "full",
+        "costs",
+        "proxies",
+        "briefs",
+        "untrained",
+        "trained",
+        "activations",
+        "test",
+        "system",
+    )
     found, run = dict.fromkeys(kinds, 0.0), search.board.run
     for path in sorted(run.glob("**/result.json")):
         name = path.parent.relative_to(run).as_posix()

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
 
 from greenasr.roles import BitMap, Quantized
+from greenasr.runtime.activations import Rounding
 from greenasr.runtime.pack import pack, unpack
+
+T = TypeVar("T")
 
 
 class Package(Protocol):
@@ -35,8 +38,22 @@ class Package(Protocol):
     def judged(self, path: Path, activations: str, device: str) -> tuple[Any, str]:
         """What finds words of it, as it ships, and in which activations that computes.
 
-        ``activations`` are "int8" or "float32"; a package that cannot have them says what it has.
+        Without ``activations`` of "float32" those that the file names; a package that cannot have them says
+        what it has.
         """
+        ...
+
+
+@runtime_checkable
+class Rounds(Protocol):
+    """A package whose files the runtime runs: their activations can be chosen."""
+
+    def calibrated(self, path: Path, hear: Callable[[Any], T]) -> tuple[Rounding, T]:
+        """Static steps of a file's activations, and what ``hear`` gave of its network in float32."""
+        ...
+
+    def with_rounding(self, path: Path, to: Path, rounding: Rounding) -> int:
+        """Write the file anew as ``to`` with other activations; bytes on disk."""
         ...
 
 

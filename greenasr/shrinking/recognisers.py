@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -39,9 +39,13 @@ from greenasr.pipeline import engines
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.ctc_models import load_ctc
 from greenasr.pipeline.models import save
+from greenasr.pipeline.self_tests import measured
 from greenasr.pipeline.transducer_models import load_transducer
 from greenasr.roles import BitMap, Quantized
 from greenasr.runtime import engine as runtime
+from greenasr.runtime import format as packed_format
+from greenasr.runtime.activations import Rounding
+from greenasr.runtime.calibrate import calibrated
 from greenasr.score.scored import Scored, said
 from greenasr.shrinking.board import Board, Job, Tell
 from greenasr.shrinking.task import SETS
@@ -51,6 +55,7 @@ from greenasr.tasks.networks import CTC_MODELS, TRANSDUCERS
 from greenasr.tasks.transducer import Transduction, carried
 
 Hear = Callable[[Any, str], Mapping[str, Sequence[str]]]  # model, split -> words of every utterance
+T = TypeVar("T")
 MOST = 5  # labels an encoder frame of a transducer
 PHONE_ORDER = 3
 
@@ -176,12 +181,24 @@ class OurFormat:
         return save(path, model, self.units, self.recipe, quantized, bit_map)
 
     def judged(self, path: Path, activations: str, device: str) -> tuple[Any, str]:
-        """The runtime's network, which rounds activations; torch's of the full model and for float32."""
-        if activations == "int8":
-            packed = engines.read(path)
-            if engines.engine_of_row(packed, "runtime") == "runtime":
-                return runtime.build(packed, where=path), "int8"
+        """The runtime's network, as the file says; torch's of the full model.
+
+        With "float32" torch's also of files that do not name those activations themselves.
+        """
+        packed = engines.read(path)
+        kind = packed.rounding.kind
+        if engines.engine_of_row(packed, "runtime") == "runtime" and activations in (kind, "auto", "static"):
+            return runtime.build(packed, where=path), kind
         return self.open(path).model.to(device), "float32"
+
+    def calibrated(self, path: Path, hear: Callable[[Any], T]) -> tuple[Rounding, T]:
+        """Static steps of a file's activations, and what ``hear`` gave of its network in float32."""
+        return calibrated(engines.read(path), hear)
+
+    def with_rounding(self, path: Path, to: Path, rounding: Rounding) -> int:
+        """Write the file anew as ``to`` with other activations, and a self test of these; bytes on disk."""
+        packed = replace(engines.read(path), rounding=rounding)
+        return packed_format.write(to, replace(packed, self_test=measured(packed)))
 
 
 def recogniser(

@@ -6,6 +6,7 @@
     costs-hessian, -kl   once, for every budget
     plans/<B>-<cost>     a cheapest plan, of B bytes, and how far rounding alone moves the outputs: the proxy
     models/<B>-<cost>-<estimator>   a packed model and its words on dev
+    activations/<model>  a finalist's static steps, and its words on dev by them and in float32
 
 Where the widest width everywhere loses words, parts stay in 16 bits, 1, 2, 4, … of them, until it loses none.
 
@@ -257,8 +258,9 @@ class Search:
         self.board.do([Job(f"test/{name}", partial(self.works.test, name)) for name in ("full", *names)])
 
     def looked(self) -> int:
-        """How many models were ever scored on test beside the full one."""
-        return len(list((self.board.run / "test").glob("models/*/result.json")))
+        """How many models were ever scored on test beside the full one, with other activations anew."""
+        test = self.board.run / "test"
+        return sum(1 for kind in ("models/*", "activations/*/*") for _ in test.glob(f"{kind}/result.json"))
 
     def _has_time(self, size: int, estimators: tuple[str, ...]) -> bool:
         """Whether another training can be done in time; finished ones cost none."""

@@ -29,7 +29,8 @@ class Space:
     ``teach`` is the share of the training loss that the full model's outputs have, None the task's usual one,
     0 none; ``dropout`` is that of training, None the task's usual one with a teacher, else the model's own.
     Costs by "divergence" are how far outputs move on dev, and cut bottlenecks as well where there are any.
-    Models are judged with ``activations`` "int8", rounded row by row as the runtime computes, or "float32".
+    ``activations`` "auto" steers by int8 row by row, and gives finalists the cheapest kind that loses nothing
+    (`shrinking.activations`); "int8", "static" and "float32" allow one kind alone, the last steers by torch.
     """
 
     costs: tuple[str, ...] = ("hessian", "kl")
@@ -50,7 +51,7 @@ class Space:
     seed: int = 0
     teach: float | None = None
     dropout: float | None = None
-    activations: str = "int8"
+    activations: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched."""
@@ -76,8 +77,8 @@ class Space:
             raise ValueError(
                 f"teach is {self.teach}, dropout {self.dropout}: give shares, 0 to 1 and 0 to below 1."
             )
-        if self.activations not in ACTIVATIONS:
-            raise ValueError(f"activations '{self.activations}': choose {' or '.join(ACTIVATIONS)}.")
+        if self.activations not in ("auto", *ACTIVATIONS):
+            raise ValueError(f"activations '{self.activations}': choose auto, {', '.join(ACTIVATIONS)}.")
         if not 0 < self.brief <= 1:
             raise ValueError(f"brief is {self.brief:g}: give the share of a training, above 0 and at most 1.")
 

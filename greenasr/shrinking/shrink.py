@@ -88,7 +88,8 @@ def shrink(
     if value["smallest"] is not None:
         smallest = out / "smallest.packed"
         with atomic(smallest) as temporary:
-            shutil.copyfile(out / "models" / value["smallest"] / "model.packed", temporary)
+            (row,) = (row for row in value["models"] if row["name"] == value["smallest"])
+            shutil.copyfile(out / row["file"] / "model.packed", temporary)
     else:
         (out / "smallest.packed").unlink(missing_ok=True)
     write_json(out / "answer.json", value)

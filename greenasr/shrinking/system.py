@@ -61,7 +61,9 @@ def parts_of(run: Path) -> list[Part]:
     found = [Part(FULL, run / "full" / "model.packed", value["full"]["bytes"])]
     for row in value["models"]:
         if row["front"] or row["passes_dev"]:
-            found.append(Part(row["name"], run / "models" / row["name"] / "model.packed", row["bytes"]))
+            file = row.get("file", f"models/{row['name']}")
+            name = row["name"] if file.startswith("models/") else f"{row['name']}-{row['activations']}"
+            found.append(Part(name, run / file / "model.packed", row["bytes"]))
     return sorted(found, key=lambda part: -part.bytes)
 
 
@@ -75,7 +77,7 @@ class System:
     lm_run: Path
     arpa: Path
     question: Question
-    activations: str = "int8"
+    activations: str = "auto"
 
     def run(self) -> Row:
         """Walk the staircase, score the finalists on test, write ``system/answer.json`` and both files."""
@@ -176,7 +178,7 @@ class System:
     def _run(
         self, lists: Sequence[NBest], lm: Part, split: str, weights: Mapping[str, float] | None, tell: Tell
     ) -> rescore.Rescoring:
-        wanted = "runtime" if self.activations == "int8" else "torch"
+        wanted = "torch" if self.activations == "float32" else "runtime"
         model = engines.language_model_of_row(lm.path, wanted)
         known = model.tokenizer if isinstance(model.tokenizer, Vocabulary) else None
         return rescore.run(

@@ -30,11 +30,12 @@ from greenasr.pipeline import engines
 from greenasr.pipeline.lm import measure_costs
 from greenasr.pipeline.plans import read_bit_map
 from greenasr.roles import BitMap, Cluster, CostTable, Quantized
+from greenasr.runtime.activations import Rounding
 from greenasr.score.errors import bootstrap_ci95, wer
-from greenasr.score.scored import checked, to_jsonl
+from greenasr.score.scored import Scored, checked, to_jsonl
 from greenasr.shrinking.board import Result, Tell
 from greenasr.shrinking.joint import candidates, factors_of
-from greenasr.shrinking.package import Package
+from greenasr.shrinking.package import Package, Rounds
 from greenasr.shrinking.parts import BITS, named_tensors, rest_of, round_
 from greenasr.shrinking.settings import Space
 from greenasr.shrinking.task import ShrinkTask, Teaching, teachable
@@ -272,8 +273,37 @@ class Works:
         return task.taught(self.reference, self.teaching.share)
 
     def test(self, name: str, folder: Path, tell: Tell) -> Result:
-        """A model's words on test."""
+        """A model's words on test, of the folder that its file is in."""
         return self.scored(self.run / name / "model.packed", folder, "test", tell)
+
+    def activations(self, name: str, folder: Path, tell: Tell) -> Result:
+        """A model's files with activations in float32 and by static steps, and their words on dev.
+
+        The steps are measured while the network hears dev in float32.
+        """
+        package, began = self.package, time.perf_counter()
+        assert isinstance(package, Rounds)
+        source = self.run / "models" / name / "model.packed"
+
+        def hear(network: Any) -> list[Scored]:
+            tell(0, 2, "dev in float32")
+            with engines.on_one_core():
+                return checked(self.task.score(network, "dev"), "dev")
+
+        steps, rows = package.calibrated(source, hear)
+        float32, static = folder / "float32", folder / "static"
+        exact = package.with_rounding(source, float32 / "model.packed", Rounding("float32"))
+        rounded = package.with_rounding(source, static / "model.packed", steps)
+        write_atomic(float32 / "dev.jsonl", to_jsonl(rows))
+        tell(1, 2, "dev by static steps")
+        found = self.scored(static / "model.packed", static, "dev", tell)
+        return {
+            "kinds": {
+                "static": {"bytes": rounded, "dev": found["dev"]},
+                "float32": {"bytes": exact, "dev": summary(rows)},
+            },
+            "seconds_score": time.perf_counter() - began,
+        }
 
     def scored(self, packed: Path, folder: Path, split: str, tell: Tell) -> Result:
         """What a packed model makes of a set, as it ships; kept and counted."""
@@ -284,9 +314,8 @@ class Works:
             rows = checked(self.task.score(model, split), split)
         tell(1, 1, f"scoring {split}")
         write_atomic(folder / f"{split}.jsonl", to_jsonl(rows))
-        counts = [row.errors for row in rows]
         return {
-            split: {"wer": wer(counts), "ci95": list(bootstrap_ci95(counts)), **totals(counts)},
+            split: summary(rows),
             "activations": activations,
             "seconds_score": time.perf_counter() - began,
         }
@@ -310,6 +339,12 @@ def check_finite(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise Diverged(f"'{name}' is not finite after training: lower lr.")
+
+
+def summary(rows: Iterable[Scored]) -> dict[str, Any]:
+    """The WER of a set with its interval, and its errors by kind."""
+    counts = [row.errors for row in rows]
+    return {"wer": wer(counts), "ci95": list(bootstrap_ci95(counts)), **totals(counts)}
 
 
 def totals(counts: Iterable[Any]) -> dict[str, int]:

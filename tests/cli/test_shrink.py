@@ -17,6 +17,7 @@ from greenasr.data.corpora import read_corpus, save_cuts
 from greenasr.data.files import read_json
 from greenasr.data.grammar import generate
 from greenasr.runtime import engine as runtime
+from greenasr.runtime.format import read
 from greenasr.score.scored import read_scored
 from greenasr.shrinking.board import Board
 from greenasr.shrinking.recognisers import Hearing, recogniser
@@ -71,7 +72,6 @@ def test_a_hybrid_is_shrunk_and_still_transcribes(
     value = json.loads(called.out)
     assert Path(value["model"]).stat().st_size < 0.7 * model.stat().st_size
     assert value["full"]["dev"]["wer"] == 0
-    assert {row["activations"] for row in value["models"]} == {"int8"}
     assert value["full"]["activations"] == "float32"
     words = greenasr("transcribe", value["model"], heard / "test2.wav", "--arpa", lm)
     assert (
@@ -107,9 +107,29 @@ def check_engines(kind: str, model: Path, heard: Path, run: Path, lm: Path | Non
     packed = run / "full" / "model.packed"
     assert task.score(network, "dev") == task.score(runtime.load(packed, "float32").network, "dev")
     name = read_json(run / "answer.json")["models"][-1]["name"]
-    judged, activations = package.judged(run / "models" / name / "model.packed", "int8", "cpu")
+    judged, activations = package.judged(run / "models" / name / "model.packed", "auto", "cpu")
     assert activations == "int8" and not isinstance(judged, torch.nn.Module)
     assert task.score(judged, "dev") == read_scored(run / "models" / name / "dev.jsonl")
+    check_shipped(run, task)
+
+
+def check_shipped(run: Path, task: Any) -> None:
+    """What was judged of every finalist's kinds of activations is what the runtime makes of these files."""
+    value = read_json(run / "answer.json")
+    finalists = [row for row in value["models"] if row.get("kinds")]
+    assert bool(finalists) == bool([row for row in value["models"] if "verdict" in row])
+    for row in finalists[:1]:
+        for kind in ("static", "float32"):
+            folder = run / "activations" / row["name"] / kind
+            loaded = runtime.load(folder / "model.packed")
+            assert (folder / "model.packed").stat().st_size == row["kinds"][kind]["bytes"]
+            assert task.score(loaded.network, "dev") == read_scored(folder / "dev.jsonl")
+        assert read(run / row["file"] / "model.packed").rounding.kind == row["activations"]
+        assert (run / "test" / row["file"] / "test.jsonl").exists()
+    if value["smallest"]:
+        row = next(row for row in value["models"] if row["name"] == value["smallest"])
+        assert (run / "smallest.packed").read_bytes() == (run / row["file"] / "model.packed").read_bytes()
+        assert "int8, static" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("kind", ["transducer", "ctc"])
@@ -138,9 +158,10 @@ def test_a_language_model_is_shrunk_by_the_tokens_it_foretells(
     assert called.code == 0, called.err
     value = json.loads(called.out)
     assert value["full"]["test"]["del"] == value["full"]["test"]["ins"] == 0
-    assert {row["activations"] for row in value["models"]} == {"int8"}
+    assert {row["activations"] for row in value["models"]} <= {"int8", "static", "float32"}
     _, task, package = language_model(model, {s: tmp_path / f"{s}.txt" for s in ("train", "dev", "test")})
     packed = tmp_path / "run" / "full" / "model.packed"
+    check_shipped(tmp_path / "run", task)
     network, activations = package.judged(packed, "int8", "cpu")
     assert activations == "float32"  # in full precision
     assert task.score(network, "dev") == task.score(runtime.load(packed, "float32").network, "dev")
@@ -194,6 +215,10 @@ def test_bad_input_is_one_line(heard: Path, tones: Path, made: Path, tmp_path: P
         (
             ["shrink", model, *sets(heard), *lm, *out, "--costs", "luck"],
             "costs are luck: give different ones",
+        ),
+        (
+            ["shrink", model, *sets(heard), *lm, *out, "--activations", "int4"],
+            "activations 'int4': choose auto",
         ),
         (["shrink", made / "small" / "model.packed", *sets(made, "txt"), *out], "is quantized already"),
         (
