@@ -11,16 +11,21 @@ Shapes: T frames, F features, D width, b bottleneck, C pdfs, T' = ceil(T / 3).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from greenasr.runtime.linear import Index
+from greenasr.runtime.kernels import native
+from greenasr.runtime.linear import Index, in_kernels
 from greenasr.runtime.pointwise import Floats, sigmoid
 from greenasr.runtime.weights import Weights
 
+if TYPE_CHECKING:
+    from greenasr.runtime.kernels import _native
+
 EPS = 1e-3  # of the batch norms
 LONGEST = 1 << 16  # frames of a stride
+Norm = tuple[Floats, Floats]  # gain and offset of a folded batch norm, (D,) each
 Lhuc = Mapping[str, Floats]  # layer, as `models.tdnnf.Tdnnf.hidden_units` names it, -> r (D,)
 
 
@@ -43,6 +48,7 @@ class Tdnnf:
         self.at = len(self.strides)  # layers before the rate drops; the last of them computes the drop
         while self.at and self.strides[self.at - 1] % self.third == 0:
             self.at -= 1
+        self.own_strides = [s if i < self.at else s // self.third for i, s in enumerate(self.strides)]
         self.front = _Relu(weights, "front") if int(config.get("front", 0)) else None
         self.input = _Relu(weights, "input")
         self.layers = [_Factored(weights, f"layers.{i}", self.bypass) for i in range(len(self.strides))]
@@ -53,6 +59,7 @@ class Tdnnf:
             batch_norm(weights, "chain.linear_norm"),
         )
         self.output = weights.linear("output")
+        self.kernels = self._in_kernels()
 
     def logits(self, feats: Floats, ivectors: Floats | None = None, lhuc: Lhuc | None = None) -> Floats:
         """(T, F), i-vector (I,) or one a frame (T, I), a speaker's LHUC vectors -> (T', C).
@@ -60,48 +67,80 @@ class Tdnnf:
         Raises ValueError for shapes that do not fit the network.
         """
         x = self._checked(feats, ivectors)
-        speaker = Speaker(lhuc)
+        if ivectors is not None:
+            ivectors = np.broadcast_to(np.asarray(ivectors, np.float32), (len(x), self.ivector_dim))
+        if self.kernels is None:
+            return self.step_by_step(x, ivectors, lhuc)
+        norms = [vector for norm in self._norms(lhuc) for vector in norm] if lhuc else None
+        outputs = -(-len(x) // self.third), self.output.outputs
+        return native.tdnnf(self.kernels, x, outputs, ivectors, norms)
+
+    def step_by_step(self, x: Floats, ivectors: Floats | None, lhuc: Lhuc | None) -> Floats:
+        """As `logits`, layer by layer in NumPy: for maps that are not all the kernels'."""
+        norms = self._norms(lhuc)
         around = range(-self.splice, self.splice + 1)
         if self.front is not None:
-            x = self.front(x, taps(len(x), around), None)
+            x = self.front(x, taps(len(x), around), self.front.norm)
         first = self.third if self.at == 0 else 1
         index = taps(len(x), around, first)
         if ivectors is not None:
-            extra = np.broadcast_to(ivectors, (len(feats), self.ivector_dim))[::first]
-            x, index = np.concatenate((gathered(x, index), extra), 1), taps(len(index), (0,))
-        x = self.input(x, index, speaker.amplitude("input.norm"))
-        for i, (layer, stride) in enumerate(zip(self.layers, self.strides, strict=True)):
-            stride = stride if i < self.at else stride // self.third
-            every = self.third if i == self.at - 1 else 1
-            x = layer(x, stride, every, speaker.amplitude(f"layers.{i}.norm"))
-        speaker.check()
+            x = np.concatenate((gathered(x, index), ivectors[::first]), 1)
+            index = taps(len(index), (0,))
+        x = self.input(x, index, norms[0])
+        for i, (layer, stride) in enumerate(zip(self.layers, self.own_strides, strict=True)):
+            x = layer(x, stride, self.third if i == self.at - 1 else 1, norms[i + 1])
         x = self.affine(self.prefinal(x), "first", *self.norm)
         return self.output(self.linear(x, "none", *self.linear_norm))
+
+    def _norms(self, lhuc: Lhuc | None) -> list[Norm]:
+        """Gain and offset of the input layer and of every other, times 2σ(r) of a speaker."""
+        names = ["input.norm", *(f"layers.{i}.norm" for i in range(len(self.layers)))]
+        found = [self.input.norm, *(layer.norm for layer in self.layers)]
+        for name, r in (lhuc or {}).items():
+            if name not in names:
+                raise ValueError(f"the speaker has a vector for '{name}', which the network lacks.")
+            gain, offset = found[at := names.index(name)]
+            amplitude = np.float32(2) * sigmoid(r)
+            found[at] = gain * amplitude, offset * amplitude
+        return found
+
+    def _in_kernels(self) -> _native.Tdnnf | None:
+        """The whole network as the kernels run it, None where one of its maps is NumPy's."""
+        hidden = [self.input] if self.front is None else [self.front, self.input]
+        pairs = [(layer.linear, layer.affine) for layer in self.layers]
+        heads = [self.prefinal, self.affine, self.linear, self.output]
+        maps = in_kernels(*(layer.affine for layer in hidden), *(m for pair in pairs for m in pair), *heads)
+        if maps is None:
+            return None
+        found = iter(maps)
+        entries = [(*next(found), *layer.norm) for layer in hidden]
+        layers = [((*next(found), None, None), (*next(found), *layer.norm)) for layer in self.layers]
+        norms = ((None, None), self.norm, self.linear_norm, (None, None))
+        return native.tdnnf_network(
+            entries[0] if len(entries) > 1 else None,
+            entries[-1],
+            layers,
+            [(*next(found), *norm) for norm in norms],
+            strides=self.own_strides,
+            feat_dim=self.feat_dim,
+            ivector_dim=self.ivector_dim,
+            splice=self.splice,
+            third=self.third,
+            at=self.at,
+            bypass=self.bypass,
+        )
 
     def _checked(self, feats: Floats, ivectors: Floats | None) -> Floats:
         if feats.ndim != 2 or feats.shape[1] != self.feat_dim or not len(feats):
             raise ValueError(f"features are {feats.shape}, the network reads (T, {self.feat_dim}), T > 0.")
         found = 0 if ivectors is None else ivectors.shape[-1]
-        if found != self.ivector_dim or (ivectors is not None and ivectors.ndim == 2 != len(feats) > 0):
+        if found != self.ivector_dim:
             raise ValueError(f"i-vectors are of {found} dimensions, the network reads {self.ivector_dim}.")
+        if ivectors is not None and ivectors.shape[:-1] not in ((), (len(feats),)):
+            raise ValueError(
+                f"i-vectors are {ivectors.shape}: give one, or one for each of {len(feats)} frames."
+            )
         return np.ascontiguousarray(feats, np.float32)
-
-
-class Speaker:
-    """A speaker's LHUC vectors, of which each must be asked for."""
-
-    def __init__(self, lhuc: Lhuc | None):
-        self.lhuc, self.asked = dict(lhuc or {}), set[str]()
-
-    def amplitude(self, layer: str) -> Floats | None:
-        """2σ(r) of a layer, None where it has none."""
-        self.asked.add(layer)
-        return np.float32(2) * sigmoid(self.lhuc[layer]) if layer in self.lhuc else None
-
-    def check(self) -> None:
-        """Refuse vectors of layers that the network does not have."""
-        if odd := sorted(self.lhuc.keys() - self.asked):
-            raise ValueError(f"the speaker has a vector for '{odd[0]}', which the network lacks.")
 
 
 class _Relu:
@@ -110,8 +149,8 @@ class _Relu:
     def __init__(self, weights: Weights, name: str):
         self.affine, self.norm = weights.linear(f"{name}.affine"), batch_norm(weights, f"{name}.norm")
 
-    def __call__(self, x: Floats, index: Index, amplitude: Floats | None) -> Floats:
-        return self.affine(x, "first", *_scaled(self.norm, amplitude), index=index)
+    def __call__(self, x: Floats, index: Index, norm: Norm) -> Floats:
+        return self.affine(x, "first", *norm, index=index)
 
 
 class _Factored:
@@ -122,7 +161,7 @@ class _Factored:
         self.affine, self.norm = weights.linear(f"{name}.affine"), batch_norm(weights, f"{name}.norm")
         self.bypass = bypass
 
-    def __call__(self, x: Floats, stride: int, every: int, amplitude: Floats | None) -> Floats:
+    def __call__(self, x: Floats, stride: int, every: int, norm: Norm) -> Floats:
         y = self.linear(x)
         if stride:
             b = y.shape[1] // 2
@@ -131,7 +170,7 @@ class _Factored:
             y = both
         index = taps(len(y), (0, stride) if stride else (0,), every)
         rest = np.ascontiguousarray(x[::every])
-        return self.affine(y, "first", *_scaled(self.norm, amplitude), rest, self.bypass, index)
+        return self.affine(y, "first", *norm, rest, self.bypass, index)
 
 
 def taps(frames: int, shifts: Sequence[int], every: int = 1) -> Index:
@@ -152,11 +191,7 @@ def gathered(x: Floats, index: Index) -> Floats:
     return found
 
 
-def batch_norm(weights: Weights, name: str) -> tuple[Floats, Floats]:
+def batch_norm(weights: Weights, name: str) -> Norm:
     """Gain and offset of a batch norm, (D,) each."""
     gain = (1 / np.sqrt(weights.array(f"{name}.running_var") + np.float32(EPS))).astype(np.float32)
     return gain, -weights.array(f"{name}.running_mean") * gain
-
-
-def _scaled(norm: tuple[Floats, Floats], amplitude: Floats | None) -> tuple[Floats, Floats]:
-    return norm if amplitude is None else (norm[0] * amplitude, norm[1] * amplitude)

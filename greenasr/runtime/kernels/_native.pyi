@@ -33,6 +33,27 @@ class TransformerBlock:
         float_activations: bool = False,
     ) -> None: ...
 
+_Map = tuple[Matrix, _Array | None, _Array | None, _Array | None]
+
+class Tdnnf:
+    def __init__(
+        self,
+        front: _Map | None,
+        input: _Map,
+        layers: list[_Map],
+        heads: list[_Map],
+        strides: list[int],
+        feat_dim: int,
+        ivector_dim: int,
+        splice: int,
+        third: int,
+        at: int,
+        bypass: float,
+    ) -> None: ...
+
+def tdnnf(
+    network: Tdnnf, feats: _Array, ivectors: _Array | None, norms: list[_Array] | None, out: _Array
+) -> None: ...
 def linear(
     matrix: Matrix,
     x: _Array,

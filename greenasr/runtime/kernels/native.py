@@ -26,10 +26,11 @@ from greenasr.runtime.format import PackedSpan
 
 if TYPE_CHECKING:
     from greenasr.runtime.kernels import _native
-    from greenasr.runtime.kernels._native import Matrix, TransformerBlock
+    from greenasr.runtime.kernels._native import Matrix, Tdnnf, TransformerBlock
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
+Map = tuple["Matrix", Floats | None, Floats | None, Floats | None]  # a map's bias, scale, shift
 
 _RELU = {"none": 0, "first": 1, "last": 2, "gelu": 3}
 
@@ -248,6 +249,31 @@ def transformer(
     room) and ``values`` (L, n, heads, room, D / heads) of the L blocks.
     """
     _native.transformer(blocks, rows, n, keys, values, past)
+
+
+def tdnnf_network(
+    front: Map | None, entry: Map, layers: Sequence[tuple[Map, Map]], heads: Sequence[Map], **settings: Any
+) -> Tdnnf:
+    """A network for `tdnnf`: its input layers, both factors of every layer, and the four maps behind them."""
+    return _native.Tdnnf(front, entry, [part for pair in layers for part in pair], list(heads), **settings)
+
+
+def tdnnf(
+    network: Tdnnf,
+    feats: Floats,
+    outputs: tuple[int, int],
+    ivectors: Floats | None = None,
+    norms: Sequence[Floats] | None = None,
+) -> Floats:
+    """All of a factored time delay network in one call (`runtime.tdnnf`), (T, F), (T, I) -> logits (T', C).
+
+    ``norms`` are scale and shift of the input layer and of every layer instead of the network's own.  Frames
+    go through the layers by the hundred, so that these are still in the cache when they are read; the bits
+    are those of product after product.  Raises ValueError for shapes that do not fit.
+    """
+    out = np.empty(outputs, np.float32)
+    _native.tdnnf(network, feats, ivectors, None if norms is None else list(norms), out)
+    return out
 
 
 def read_rate(nbytes: int, seconds: float = 0.2) -> float:

@@ -13,6 +13,7 @@
 
 #include "linear.hpp"
 #include "pool.hpp"
+#include "tdnnf.hpp"
 
 using namespace greenasr;
 
@@ -74,6 +75,37 @@ std::vector<float> transformed(const Block& b, const std::vector<float>& x, int 
   transformer_block(b, all.data(), n, t, all.data() + x.size(), all.data() + x.size() + cache, room, past);
   return all;
 }
+
+// A small TDNN-F of every kind of layer, and its logits for some frames.
+struct SmallTdnnf {
+  std::vector<std::unique_ptr<Matrix>> matrices;
+  std::vector<float> vectors = normal(64);
+  Tdnnf net;
+
+  Map map(int rows, int cols) {
+    const float step = 0.1f;
+    matrices.push_back(std::make_unique<Matrix>(cols, 0));
+    matrices.back()->add(codes(2, size_t(rows) * cols).data(), rows, 2, &step, 1);
+    return Map{matrices.back().get(), vectors.data(), vectors.data() + 3, vectors.data() + 9};
+  }
+  SmallTdnnf(const std::vector<int>& strides, int third, int at, bool front, int ivector) {
+    constexpr int width = 37, b = 5, feat = 6;
+    net.feat_dim = feat, net.ivector_dim = ivector, net.splice = 1, net.third = third, net.at = at, net.bypass = 0.66f;
+    if (front) net.front = map(7, 3 * feat);
+    net.input = map(width, 3 * (front ? 7 : feat) + ivector);
+    for (int s : strides) net.layers.push_back({map(s ? 2 * b : b, width), map(width, s ? 2 * b : b), s});
+    net.heads[0] = map(11, width), net.heads[1] = map(20, 11), net.heads[2] = map(9, 20), net.heads[3] = map(13, 9);
+    net.check();
+  }
+  std::vector<float> logits(const std::vector<float>& feats) const {
+    const int frames = int(feats.size()) / 6, n = net.outputs(frames);
+    std::vector<float> found(size_t(n) * 13);
+    std::vector<const float*> norms(2 * (net.layers.size() + 1), nullptr);
+    norms[norms.size() - 2] = vectors.data() + 1, norms.back() = vectors.data() + 2;
+    tdnnf(net, feats.data(), 6, frames, feats.data(), 0, norms.data(), found.data(), 13);
+    return found;
+  }
+};
 
 int wrong = 0, compared = 0;
 
@@ -162,6 +194,22 @@ int main() {
         e.out = found.back().data(), e.stride = channels, e.bias = x.data();
         depthwise(f, x.data(), channels, frames, rows, e);
         same("depthwise", k->name, found.back(), found.front());
+      }
+    }
+  const std::vector<int> strides[] = {{1, 2, 0, 1, 3}, {1, 1}, {}, {200, 1}};
+  for (const auto& each : strides)
+    for (int at = 0; at <= int(each.size()); at++) {
+      const SmallTdnnf small(each, at % 2 ? 3 : 2, at, at % 3 == 1, at % 3 == 2 ? 4 : 0);
+      for (int frames : {1, 2, 3, 50, 96, 210}) {
+        const auto x = normal(size_t(frames) * 6);
+        choose_kernels("portable");
+        const auto expected = small.logits(x);
+        for (const Kernels* k : isas) {
+          choose_kernels(k->name);
+          std::vector<float> found;
+          std::thread([&] { found = small.logits(x); }).join();  // in memory that nobody has used
+          same("tdnnf", k->name, found, expected);
+        }
       }
     }
   // Many callers at once, and a number of threads that changes under them.

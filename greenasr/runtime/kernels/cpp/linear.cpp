@@ -36,20 +36,6 @@ Bytes aligned(size_t bytes) {
 
 namespace {
 
-// Memory that a thread keeps from call to call.
-struct Scratch {
-  Bytes memory;
-  size_t room = 0;
-  uint8_t* get(size_t bytes) {
-    if (bytes > room) {
-      memory.reset();
-      room = 0;
-      memory = aligned(bytes + bytes / 4);
-      room = bytes + bytes / 4;
-    }
-    return memory.get();
-  }
-};
 thread_local Scratch rows_scratch, panel_scratch, partial_scratch, gates_scratch, block_scratch;
 
 size_t up(size_t n, size_t to) { return (n + to - 1) / to * to; }

@@ -15,6 +15,21 @@ struct Free {
 using Bytes = std::unique_ptr<uint8_t[], Free>;
 Bytes aligned(size_t bytes);  // zeros
 
+// Memory that a thread keeps from call to call.
+struct Scratch {
+  Bytes memory;
+  size_t room = 0;
+  uint8_t* get(size_t bytes) {
+    if (bytes > room) {
+      memory.reset();
+      room = 0;
+      memory = aligned(bytes + bytes / 4);
+      room = bytes + bytes / 4;
+    }
+    return memory.get();
+  }
+};
+
 class Matrix {
  public:
   Matrix(int cols, int group);

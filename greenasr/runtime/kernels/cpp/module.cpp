@@ -8,6 +8,7 @@
 
 #include "linear.hpp"
 #include "pool.hpp"
+#include "tdnnf.hpp"
 
 namespace nb = nanobind;
 using namespace greenasr;
@@ -262,6 +263,59 @@ void py_transformer(nb::list blocks, nb::handle rows, int n, nb::handle keys, nb
   }
 }
 
+// Maps of a TDNN-F, each a tuple (matrix, bias, scale, shift), kept alive by Python.
+struct PyTdnnf {
+  nb::object kept;
+  Tdnnf net;
+  PyTdnnf(nb::handle front, nb::handle input, nb::list layers, nb::list heads, std::vector<int> strides, int feat_dim,
+          int ivector_dim, int splice, int third, int at, float bypass)
+      : kept(nb::make_tuple(front, input, nb::tuple(layers), nb::tuple(heads))) {
+    if (nb::len(layers) != 2 * strides.size() || nb::len(heads) != 4)
+      throw std::invalid_argument("a TDNN-F has two maps for each of its " + std::to_string(strides.size()) +
+                                  " layers and 4 behind them");
+    net.feat_dim = feat_dim, net.ivector_dim = ivector_dim, net.splice = splice, net.third = third, net.at = at;
+    net.bypass = bypass;
+    if (!front.is_none()) net.front = map(front);
+    net.input = map(input);
+    for (size_t i = 0; i < strides.size(); i++)
+      net.layers.push_back({map(layers[2 * i]), map(layers[2 * i + 1]), strides[i]});
+    for (size_t i = 0; i < 4; i++) net.heads[i] = map(heads[i]);
+    net.check();
+  }
+  static Map map(nb::handle given) {
+    const nb::tuple t = nb::cast<nb::tuple>(given);
+    if (nb::len(t) != 4) throw std::invalid_argument("a map is a matrix, its bias, scale and shift");
+    Map m;
+    m.w = nb::cast<const Matrix*>(t[0]);
+    const char* names[3] = {"bias", "scale", "shift"};
+    const float** to[3] = {&m.bias, &m.scale, &m.shift};
+    for (size_t i = 0; i < 3; i++) *to[i] = Maybe(nb::object(t[i + 1]), names[i], 'f', {m.w->rows()}).data<float>();
+    return m;
+  }
+};
+
+// `norms`: scale and shift, or None twice, of the input layer and of every layer; or None.
+void py_tdnnf(const PyTdnnf& network, nb::handle feats, nb::handle ivectors, nb::handle norms, nb::handle out) {
+  const Tdnnf& net = network.net;
+  View x(feats, "feats", 'f'), to(out, "out", 'f', true);
+  x.expect({-1, net.feat_dim});
+  if (x.size(0) > INT32_MAX / 64) throw std::invalid_argument("too many frames at once");
+  to.expect({net.outputs(int(x.size(0))), net.heads[3].w->rows()});
+  Maybe i(ivectors, "ivectors", 'f', {x.size(0), net.ivector_dim});
+  if (net.ivector_dim && !i) throw std::invalid_argument("the network reads i-vectors");
+  std::vector<const float*> found;
+  if (!norms.is_none())
+    for (nb::handle each : nb::cast<nb::list>(norms))
+      found.push_back(Maybe(each, "norm", 'f', {net.input.w->rows()}).data<float>());
+  if (!found.empty() && found.size() != 2 * (net.layers.size() + 1))
+    throw std::invalid_argument("norms of " + std::to_string(net.layers.size() + 1) + " layers are two each");
+  for (size_t k = 0; k + 1 < found.size(); k += 2)
+    if (!found[k] != !found[k + 1]) throw std::invalid_argument("a norm is a scale and a shift");
+  nb::gil_scoped_release free;
+  tdnnf(net, x.data<float>(), x.stride(), int(x.size(0)), i.data<float>(), i.stride(),
+        found.empty() ? nullptr : found.data(), to.data<float>(), to.stride());
+}
+
 void py_layer_norm(nb::handle x, nb::handle gain, nb::handle bias, float eps, nb::handle out) {
   View from(x, "x", 'f'), g(gain, "gain", 'f'), b(bias, "bias", 'f'), to(out, "out", 'f', true);
   from.expect({-1, -1});
@@ -304,6 +358,13 @@ NB_MODULE(_native, m) {
            nb::arg("float_activations") = false);
   m.def("transformer", &py_transformer, nb::arg("blocks"), nb::arg("rows"), nb::arg("n"), nb::arg("keys"),
         nb::arg("values"), nb::arg("past"));
+  nb::class_<PyTdnnf>(m, "Tdnnf")
+      .def(nb::init<nb::handle, nb::handle, nb::list, nb::list, std::vector<int>, int, int, int, int, int, float>(),
+           nb::arg("front").none(), nb::arg("input"), nb::arg("layers"), nb::arg("heads"), nb::arg("strides"),
+           nb::arg("feat_dim"), nb::arg("ivector_dim"), nb::arg("splice"), nb::arg("third"), nb::arg("at"),
+           nb::arg("bypass"));
+  m.def("tdnnf", &py_tdnnf, nb::arg("network"), nb::arg("feats"), nb::arg("ivectors").none(), nb::arg("norms").none(),
+        nb::arg("out"));
   m.def("layer_norm", &py_layer_norm, nb::arg("x"), nb::arg("gain"), nb::arg("bias"), nb::arg("eps"), nb::arg("out"));
   m.def("read_rate", &read_rate, nb::arg("bytes"), nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
   m.def("peak_rate", &peak_rate, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>());
