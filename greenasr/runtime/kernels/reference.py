@@ -31,7 +31,8 @@ def quantize(x: Floats, step: float = 0.0) -> tuple[NDArray[np.int64], Floats]:
     peak = np.abs(x).max(axis=1, keepdims=True)
     if step:
         finite, inverse = np.isfinite(peak), np.float32(1) / np.float32(step)
-        scaled = np.where(finite, x, np.float32(0)) * inverse
+        with np.errstate(over="ignore"):
+            scaled = np.where(finite, x, np.float32(0)) * inverse
         values = np.rint(np.clip(scaled, np.float32(-127), np.float32(127))).astype(np.int64)
         return values, np.where(finite, np.float32(step), np.float32("nan"))
     usable = np.isfinite(peak) & (peak >= SILENT)

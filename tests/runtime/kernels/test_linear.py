@@ -169,6 +169,11 @@ def test_a_fixed_step_of_activations_rounds_every_row_by_it_and_clips_what_is_la
             x = normal(count, inputs)
             found = native.linear(x, weight)
             assert np.array_equal(found, reference.linear(x, codes, steps, step=np.float32(step)))
+            far = x.copy()
+            far[0, :4] = 3e38, -3e38, 1e9, -1e9  # beyond what int32 holds, and float32 after the division
+            assert np.array_equal(
+                native.linear(far, weight), reference.linear(far, codes, steps, step=np.float32(step))
+            )
             if not groups:
                 level = np.clip(np.rint(x / np.float32(step)), -127, 127)
                 slow = (level @ codes.T.astype(float)) * steps[:, 0] * step

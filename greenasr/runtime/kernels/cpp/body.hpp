@@ -40,6 +40,7 @@ template <bool Fixed>
 static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, size_t next, int at, int32_t& odd) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest even integer
   const int32_t its_bits = 0x4b400000;
+  const i16 most = alli(its_bits + 127), least = alli(its_bits - 127);
   i16 sum = alli(0), strange = alli(0);
   int32_t rest = 0;
   int k = 0;
@@ -49,28 +50,25 @@ static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, 
     int take = n - k < room ? n - k : room, i = 0;
     for (; i + kLanes <= take; i += kLanes) {
       const f16 from = load(x + k + i);
-      f16 y = from * inverse;
-      if (Fixed) {
-        y = pick(y < 127.0f, y, all(127.0f));
-        y = pick(y > -127.0f, y, all(-127.0f));
+      i16 v = bits(from * inverse + magic);
+      if (Fixed) {  // integers order as these numbers do, negative ones below all others
+        v = pick(v > most, most, v);
+        v = pick(v > least, v, least);
         strange |= bits(from - from);
       }
-      const i16 v = bits(y + magic) - its_bits;
+      v = v - its_bits;
       sum += v;
       store_bytes(to + i, v);
     }
     for (; i < take; i++) {
-      float y = x[k + i] * inverse;
-      int32_t v;
+      const float r = x[k + i] * inverse + magic, none = x[k + i] - x[k + i];
+      int32_t v, its;
+      memcpy(&v, &r, 4);
       if (Fixed) {
-        const float none = x[k + i] - x[k + i];
-        y = y < 127.0f ? y : 127.0f;
-        y = y > -127.0f ? y : -127.0f;
-        memcpy(&v, &none, 4);
-        odd |= v;
+        memcpy(&its, &none, 4);
+        odd |= its;
+        v = v > its_bits + 127 ? its_bits + 127 : v < its_bits - 127 ? its_bits - 127 : v;
       }
-      y += magic;
-      memcpy(&v, &y, 4);
       v -= its_bits;
       rest += v;
       to[i] = int8_t(v);
