@@ -104,10 +104,9 @@ static void product_of_tiles(const Part& p, const Rows& a, int block, int blocks
       const int n_rows = to - m < 32 ? to - m : 32;
       for (int n = 0; n < (two_blocks ? 2 : 1); n++) {
         const int at = block + b + n, first = at * kLanes;
-        const Column c = column(e, p.first + first, p.rows - first);
         for (int i = 0; i < n_rows; i++)
           finish(stepped(sums + i / 16 * 512 + n * 256 + i % 16 * kLanes, p, at, 0, a.sums[m + i]) * a.scale[m + i], m + i,
-                 c, e);
+                 p.first + first, p.rows - first, e);
       }
     }
   }

@@ -8,7 +8,11 @@ struct Isa {
   static constexpr int kFrames = 12;  // of a convolution at once
   static constexpr int kWide = 8, kPanel = 3;
   static constexpr int kFew = 1 << 30;  // unpacking in registers costs nothing beside eight rows of products
-  static constexpr bool kSmallDiffer = false;
+  static constexpr int kEight = 1;
+  template <int B>
+  static constexpr int unpacked() {
+    return 8;
+  }
   // Blocks of outputs at once, so that about 16 sums are under way (a product takes 4 to 5 cycles).
   template <int B, int MM>
   static constexpr int at_once() {
@@ -114,7 +118,7 @@ struct Isa {
     }
   }
 
-  template <int MM, int NB, bool Small>
+  template <int MM, int NB, int B>
   static __attribute__((noinline)) void tile(const uint8_t* w, size_t block, const int8_t* a, size_t next, int from, int to, int32_t* sums) {
     __m512i acc[MM][NB];
 #pragma GCC unroll 8

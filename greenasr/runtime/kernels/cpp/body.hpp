@@ -3,8 +3,8 @@
 // A file for one instruction set defines, in its own namespace, `Isa` with
 //   kWide, kFew               most rows that `packed` and `tile` take at once; rows up to which digits stay packed
 //   packed<B, MM, NB>(…)      integer sums straight from packed digits
-//   tile<MM, NB, Small>(…)    integer sums from digits unpacked to bytes, all below 16 where `Small`
-//   unpack<B>(…)              one tile of digits to bytes
+//   tile<MM, NB, B>(…)        integer sums from digits of B bits unpacked to bytes, B one of unpacked<1, 2, 4, 8>()
+//   unpack<B>(…)              one tile of digits to bytes; those of 8 bits to kEight each, where that is not one
 // and includes this.  Everything here is float32 in vectors of 16 lanes of the compiler's own kind, so that each
 // operation is the same on every machine (-ffp-contract=off).  Nothing from the standard library's templates is
 // used: a copy compiled for a newer machine must never be linked into another file's path.
@@ -15,6 +15,22 @@
 
 namespace greenasr {
 namespace GREENASR_ISA_NAMESPACE {
+
+typedef float f4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t i4 __attribute__((vector_size(16), aligned(4), may_alias));
+static inline f4 quarter(const f16& x, int q) { return reinterpret_cast<const f4*>(&x)[q]; }
+static inline i4 quarter(const i16& x, int q) { return reinterpret_cast<const i4*>(&x)[q]; }
+static inline i4 larger(i4 x, i4 y) { return x > y ? x : y; }
+
+static inline int32_t largest16(i16 x) {
+  const i4 b = larger(larger(quarter(x, 0), quarter(x, 1)), larger(quarter(x, 2), quarter(x, 3)));
+  const int32_t low = b[0] > b[1] ? b[0] : b[1], high = b[2] > b[3] ? b[2] : b[3];
+  return low > high ? low : high;
+}
+static inline int32_t sum16(i16 x) {
+  const i4 b = (quarter(x, 0) + quarter(x, 2)) + (quarter(x, 1) + quarter(x, 3));
+  return (b[0] + b[2]) + (b[1] + b[3]);
+}
 
 // Largest |x| as bits: integers order as magnitudes do, and NaN and infinity come out above all numbers.
 static inline int32_t magnitude(const float* x, int n, int32_t most) {
@@ -30,8 +46,8 @@ static inline int32_t magnitude(const float* x, int n, int32_t most) {
     v &= 0x7fffffff;
     most = v > most ? v : most;
   }
-  for (int i = 0; i < kLanes; i++) most = best[i] > most ? best[i] : most;
-  return most;
+  const int32_t of_all = largest16(best);
+  return of_all > most ? of_all : most;
 }
 
 // n values to int8 at q[0], q[1], …, broken into tiles `next` bytes apart; `at` counts inputs.  Their sum.  With a
@@ -75,8 +91,11 @@ static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, 
     }
     k += take;
   }
-  for (int i = 0; i < kLanes; i++) rest += sum[i], odd |= strange[i];
-  return rest;
+  if (Fixed) {
+    const i4 any = (quarter(strange, 0) | quarter(strange, 1)) | (quarter(strange, 2) | quarter(strange, 3));
+    odd |= (any[0] | any[1]) | (any[2] | any[3]);
+  }
+  return rest + sum16(sum);
 }
 
 // One row of activations: a = round(127 x / max|x|), scale = max|x| / 127; with a step of the source's a = round(x / step),
@@ -162,8 +181,6 @@ static inline f16 gelu(f16 x) {
   return x * pick(z < 0.0f, tail, 1.0f - tail);
 }
 
-typedef float f4 __attribute__((vector_size(16), aligned(4), may_alias));
-static inline f4 quarter(const f16& x, int q) { return reinterpret_cast<const f4*>(&x)[q]; }
 static inline f4 larger(f4 x, f4 y) { return x > y ? x : (x != x ? x : y); }
 
 static inline float largest16(f16 x) {
@@ -199,33 +216,54 @@ static void log_sum(const float* y, const float* mass, int n, float* largest, fl
   *sum = sum16(total);
 }
 
-// What the epilogue needs to know of 16 outputs, the same for every row.
-struct Column {
-  f16 bias, scale, shift;
-  int at, left;  // first column of the output, and how many there are
-};
-static inline Column column(const Epilogue& e, int at, int left) {
-  Column c;
-  c.bias = e.bias ? load(e.bias + at, left) : all(0.0f);
-  c.scale = e.scale ? load(e.scale + at, left) : all(0.0f);
-  c.shift = e.shift ? load(e.shift + at, left) : all(0.0f);
-  c.at = at, c.left = left;
-  return c;
+static __attribute__((noinline)) void gelu_rows(f16* y, int rows) {
+  for (int i = 0; i < rows; i++) y[i] = gelu(y[i]);
 }
 
-static inline f16 after(f16 y, int m, const Column& c, const Epilogue& e) {
-  if (e.bias) y += c.bias;
-  if (e.relu == Relu::first) y = relu(y);
-  else if (e.relu == Relu::gelu) y = gelu(y);
-  if (e.scale) y *= c.scale;
-  if (e.shift) y += c.shift;
-  if (e.residual) y += load(e.residual + m * e.residual_stride + c.at, c.left) * e.weight;
-  if (e.relu == Relu::last) y = relu(y);
-  return y;
+// The epilogue of 16 outputs from column `at` on, of which `left` are there, for rows m … m + MM; what it asks for is
+// looked up once for all rows, which stay in registers.
+template <int MM>
+static inline void finish_rows(f16 (&y)[MM], int m, int at, int left, const Epilogue& e) {
+#define GREENASR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < MM; i++)
+  if (e.bias) {
+    const f16 bias = load(e.bias + at, left);
+    GREENASR_ROWS y[i] += bias;
+  }
+  if (e.relu == Relu::first) {
+    GREENASR_ROWS y[i] = relu(y[i]);
+  } else if (e.relu == Relu::gelu) {
+    f16 kept[MM];
+    GREENASR_ROWS kept[i] = y[i];
+    gelu_rows(kept, MM);
+    GREENASR_ROWS y[i] = kept[i];
+  }
+  if (e.scale) {
+    const f16 scale = load(e.scale + at, left);
+    GREENASR_ROWS y[i] *= scale;
+  }
+  if (e.shift) {
+    const f16 shift = load(e.shift + at, left);
+    GREENASR_ROWS y[i] += shift;
+  }
+  if (e.residual) {
+    const float* x = e.residual + m * e.residual_stride + at;
+    GREENASR_ROWS y[i] += load(x + i * e.residual_stride, left) * e.weight;
+  }
+  if (e.relu == Relu::last) {
+    GREENASR_ROWS y[i] = relu(y[i]);
+  }
+  float* out = e.out + m * e.stride + at;
+  if (left >= kLanes) {
+    GREENASR_ROWS store(out + i * e.stride, y[i]);
+  } else {
+    GREENASR_ROWS store(out + i * e.stride, y[i], left);
+  }
+#undef GREENASR_ROWS
 }
 
-static inline void finish(f16 y, int m, const Column& c, const Epilogue& e) {
-  store(e.out + m * e.stride + c.at, after(y, m, c, e), c.left);
+static inline void finish(f16 y, int m, int at, int left, const Epilogue& e) {
+  f16 row[1] = {y};
+  finish_rows<1>(row, m, at, left, e);
 }
 
 static void lstm_cell(const float* gates, float* c, float* h, int dim) {
@@ -388,14 +426,12 @@ static void depthwise(const Filter& f, const float* x, ptrdiff_t x_stride, int f
     const bool outside = first + r < 0 || first + r >= frames;
     store(in + ptrdiff_t(r) * kLanes, outside ? all(0.0f) : load(x + (first + r) * x_stride + c, n));
   }
-  const Column to_column = column(e, c, n);
   f16 sum[wide];
   for (int t = from; t < to;) {
     const float* at = in + ptrdiff_t(t - from) * f.stride * kLanes;
     const int take = to - t >= wide ? wide : 1;
-    if (take == wide) filter_rows<wide>(f, at, taps, sum);
-    else filter_rows<1>(f, at, taps, sum);
-    for (int i = 0; i < take; i++) finish(sum[i], t + i, to_column, e);
+    if (take == wide) filter_rows<wide>(f, at, taps, sum), finish_rows<wide>(sum, t, c, n, e);
+    else filter_rows<1>(f, at, taps, sum), finish(sum[0], t, c, n, e);
     t += take;
   }
 }
@@ -409,7 +445,13 @@ static inline u16 hashed(u16 x, const uint32_t* key) {
 // Bits 4 s … 4 s + 3 of every word to four bytes of 0 or 1.
 static inline u16 spread(u16 word, int s) {
 #if defined(GREENASR_SPREAD)
+#if defined(__AVX512F__)
   return reinterpret_cast<u16>(Isa::spread(reinterpret_cast<__m512i>(word), s));
+#else
+  u16 r;
+  for (int i = 0; i < r.n; i++) r.part[i] = reinterpret_cast<u16::Part>(Isa::spread(reinterpret_cast<__m256i>(word.part[i]), s));
+  return r;
+#endif
 #else
   return ((word >> (4 * s) & 0xfu) * 0x00204081u) & 0x01010101u;
 #endif
@@ -467,13 +509,14 @@ static inline void write_out(const int32_t* sums, const Part& p, const Rows& a, 
   const int32_t* total = a.sums + m;
   const int first = block * kLanes, begin = p.first + first, left = p.rows - first;
   for (int n = 0; n < NB; n++) {
-    const Column c = column(e, begin + n * kLanes, left - n * kLanes);
     const f16 step = load(steps + n * kLanes);
+    f16 y[MM];
 #pragma GCC unroll 8
     for (int i = 0; i < MM; i++) {
       const i16 v = (load(sums + (i * NB + n) * kLanes) << shift) - off * total[i];
-      finish(to_float(v) * step * scale[i], m + i, c, e);
+      y[i] = to_float(v) * step * scale[i];
     }
+    finish_rows<MM>(y, m, begin + n * kLanes, left - n * kLanes, e);
   }
 }
 
@@ -496,18 +539,18 @@ static void small_rows(const Part& p, const Rows& a, int block, int blocks, int 
     for (; n < blocks; n++) small<B, MM, 1>(p, a, block + n, m, e);
 }
 
-template <int MM, int NB, bool Small>
+template <int MM, int NB, int B>
 static void large(const Part& p, const Rows& a, int block, int m, const Epilogue& e, const uint8_t* bytes) {
   alignas(64) int32_t sums[MM * NB * kLanes];
   if (p.groups == 1) {
-    Isa::template tile<MM, NB, Small>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), 0,
+    Isa::template tile<MM, NB, B>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), 0,
                                       p.depth * kDepth / 4, sums);
     return write_out<MM, NB>(sums, p, a, block, m, e);
   }
   f16 total[MM * NB];
   const int steps = p.group / 4;
   for (int g = 0; g < p.groups; g++) {
-    Isa::template tile<MM, NB, Small>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), g * steps,
+    Isa::template tile<MM, NB, B>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), g * steps,
                                       (g + 1) * steps, sums);
     for (int i = 0; i < MM; i++)
       for (int n = 0; n < NB; n++) {
@@ -517,12 +560,12 @@ static void large(const Part& p, const Rows& a, int block, int m, const Epilogue
   }
   for (int n = 0; n < NB; n++) {
     const int first = (block + n) * kLanes;
-    const Column c = column(e, p.first + first, p.rows - first);
-    for (int i = 0; i < MM; i++) finish(total[i * NB + n] * a.scale[m + i], m + i, c, e);
+    for (int i = 0; i < MM; i++)
+      finish(total[i * NB + n] * a.scale[m + i], m + i, p.first + first, p.rows - first, e);
   }
 }
 
-template <int NB, bool Small>
+template <int NB, int B>
 static void large_rows(const Part& p, const Rows& a, int block, int from, int to, const Epilogue& e,
                        const uint8_t* bytes) {
   constexpr int wide = Isa::kWide;
@@ -535,7 +578,7 @@ static void large_rows(const Part& p, const Rows& a, int block, int from, int to
     switch (take) {
 #define GREENASR_CASE(x) \
   case x:                \
-    if constexpr (x <= wide) large<x, NB, Small>(p, a, block, m, e, bytes); \
+    if constexpr (x <= wide) large<x, NB, B>(p, a, block, m, e, bytes); \
     break;
       GREENASR_CASE(1) GREENASR_CASE(2) GREENASR_CASE(3) GREENASR_CASE(4)
       GREENASR_CASE(5) GREENASR_CASE(6) GREENASR_CASE(7) GREENASR_CASE(8)
@@ -576,18 +619,20 @@ static void unpack_panel(const Part& p, int block, int blocks, uint8_t* bytes) {
       case 1: Isa::template unpack<1>(from, bytes); break;
       case 2: Isa::template unpack<2>(from, bytes); break;
       case 4: Isa::template unpack<4>(from, bytes); break;
-      default: memcpy(bytes, from, kLanes * kDepth);
+      default:
+        if constexpr (Isa::kEight == 1) memcpy(bytes, from, kLanes * kDepth);
+        else Isa::template unpack<8>(from, bytes), bytes += kLanes * kDepth * (Isa::kEight - 1);
     }
 }
 
-template <bool Small>
+template <int B>
 static void large_panel(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e,
                         const uint8_t* bytes) {
   if constexpr (Isa::kPanel >= 3)
-    if (blocks == 3) return large_rows<3, Small>(p, a, block, from, to, e, bytes);
+    if (blocks == 3) return large_rows<3, B>(p, a, block, from, to, e, bytes);
   if constexpr (Isa::kPanel >= 2)
-    if (blocks == 2) return large_rows<2, Small>(p, a, block, from, to, e, bytes);
-  large_rows<1, Small>(p, a, block, from, to, e, bytes);
+    if (blocks == 2) return large_rows<2, B>(p, a, block, from, to, e, bytes);
+  large_rows<1, B>(p, a, block, from, to, e, bytes);
 }
 
 static void product(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e,
@@ -604,8 +649,16 @@ static void product(const Part& p, const Rows& a, int block, int blocks, int fro
   for (int b = 0; b < blocks;) {
     int take = blocks - b < most ? blocks - b : most;
     unpack_panel(p, block + b, take, scratch);
-    if (Isa::kSmallDiffer && p.bits < 8) large_panel<Isa::kSmallDiffer>(p, a, block + b, take, from, to, e, scratch);
-    else large_panel<false>(p, a, block + b, take, from, to, e, scratch);
+    switch (p.bits) {
+#define GREENASR_CASE(x) \
+  large_panel<Isa::template unpacked<x>()>(p, a, block + b, take, from, to, e, scratch); \
+  break;
+      case 1: GREENASR_CASE(1)
+      case 2: GREENASR_CASE(2)
+      case 4: GREENASR_CASE(4)
+      default: GREENASR_CASE(8)
+#undef GREENASR_CASE
+    }
     b += take;
   }
 }

@@ -117,8 +117,15 @@ static inline f16 to_float(const i16& x) {
   return r;
 }
 static inline void store_bytes(int8_t* p, const i16& x) {
+#if defined(__AVX2__)
+  const __m256i pairs = _mm256_packs_epi32(__m256i(x.part[0]), __m256i(x.part[1]));  // the middle quarters change places
+  const __m256i even = _mm256_permute4x64_epi64(pairs, 0xd8);
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(even), _mm256_extracti128_si256(even, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+#else
   typedef int8_t some __attribute__((vector_size(i16::each), aligned(1), may_alias));
   for (int i = 0; i < x.n; i++) *reinterpret_cast<some*>(p + i * i16::each) = __builtin_convertvector(x.part[i], some);
+#endif
 }
 
 #endif

@@ -11,7 +11,11 @@ namespace neon {
 struct Isa {
   static constexpr int kFrames = 4;  // of a convolution at once
   static constexpr int kWide = 4, kFew = 8, kPanel = 1;
-  static constexpr bool kSmallDiffer = true;
+  static constexpr int kEight = 1;
+  template <int B>
+  static constexpr int unpacked() {
+    return B < 8 ? 4 : 8;
+  }
   template <int B, int MM>
   static constexpr int at_once() {
     return 1;
@@ -63,7 +67,7 @@ struct Isa {
       for (int h = 0; h < H; h++) vst1q_s32(sums + (m * H + h) * 4, acc[m][h]);
   }
 
-  template <int MM, int NB, bool Small>
+  template <int MM, int NB, int B>
   static void tile(const uint8_t* w, size_t block, const int8_t* a, size_t next, int from, int to, int32_t* sums) {
     constexpr int H = 4 * NB;
     int32x4_t acc[MM][H];
@@ -74,7 +78,7 @@ struct Isa {
       int8x16_t u[H];
       for (int h = 0; h < H; h++) {
         uint8x16_t v = vld1q_u8(w + h / 4 * block + size_t(s) * 64 + h % 4 * 16);
-        u[h] = Small ? vreinterpretq_s8_u8(v) : digit<8>(v, 0);
+        u[h] = B < 8 ? vreinterpretq_s8_u8(v) : digit<8>(v, 0);
       }
       for (int m = 0; m < MM; m++) {
         int8x16_t v = four(x + m * kDepth);

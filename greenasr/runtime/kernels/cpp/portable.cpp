@@ -8,7 +8,11 @@ namespace portable {
 struct Isa {
   static constexpr int kFrames = 4;  // of a convolution at once
   static constexpr int kWide = 4, kFew = 0, kPanel = 1;
-  static constexpr bool kSmallDiffer = false;  // always by way of bytes
+  static constexpr int kEight = 1;
+  template <int B>
+  static constexpr int unpacked() {
+    return 8;
+  }
   template <int B, int MM>
   static constexpr int at_once() {
     return 1;
@@ -21,7 +25,7 @@ struct Isa {
     alignas(64) static int8_t a[256] = {1};
     alignas(64) int32_t sums[64];
     for (long k = 0; k < n; k++) {
-      tile<4, 1, false>(w, 4096, a, 64, 0, 16, sums);
+      tile<4, 1, 8>(w, 4096, a, 64, 0, 16, sums);
       asm volatile("" ::"r"(sums) : "memory");
     }
     return double(n) * 4 * 1024 * 2;
@@ -30,7 +34,7 @@ struct Isa {
   template <int B, int MM, int NB>
   static void packed(const uint8_t*, size_t, const int8_t*, size_t, int, int32_t*) {}
 
-  template <int MM, int NB, bool Small>
+  template <int MM, int NB, int B>
   static void tile(const uint8_t* w, size_t block, const int8_t* a, size_t next, int from, int to, int32_t* sums) {
     for (int i = 0; i < MM * NB * kLanes; i++) sums[i] = 0;
     for (int s = from; s < to; s++)
