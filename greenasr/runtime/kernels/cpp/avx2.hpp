@@ -247,28 +247,28 @@ struct Isa {
     for (int i = 0; i < MM * 2; i++) put(sums + i * 8, _mm256_setzero_si256());
     for (int pass = 0; pass < (B == 8 ? 2 : 1); pass++, w += 32, sums += 8) {
       int s = from;
-      if (from % 16 == 0) {
-        if constexpr (B == 2) {
-          while (s + 16 <= to) {
-            __m256i few[MM][2];
-            clear(few);
-            for (const int end = to < s + 64 ? to : s + 64; s + 16 <= end; s += 16)
-#pragma GCC unroll 16
-              for (int i = 0; i < 16; i++)
-                step<MM, 2, B>(few, w + size_t(s + i) * width, a + size_t(s / 16) * next + i * 4);
-            widen_tile<MM, B>(few, sums);
-          }
-        } else {
-          for (; s + 8 <= to; s += 8) {
-            __m256i few[MM][2];
-            clear(few);
+      if (B > 2 && from % 8 == 0)
+        for (; s + 8 <= to; s += 8) {
+          const uint8_t* u = w + size_t(s) * width;
+          const int8_t* x = a + size_t(s / 16) * next + s % 16 * 4;
+          __m256i few[MM][2];
+          clear(few);
 #pragma GCC unroll 8
-            for (int i = 0; i < 8; i++)
-              step<MM, 2, B>(few, w + size_t(s + i) * width, a + size_t(s / 16) * next + (s % 16 + i) * 4);
-            widen_tile<MM, B>(few, sums);
-          }
+          for (int i = 0; i < 8; i++) step<MM, 2, B>(few, u + i * width, x + i * 4);
+          widen_tile<MM, B>(few, sums);
         }
-      }
+      if (B == 2 && from % 16 == 0)
+        while (s + 16 <= to) {
+          __m256i few[MM][2];
+          clear(few);
+          for (const int end = to < s + 64 ? to : s + 64; s + 16 <= end; s += 16) {
+            const uint8_t* u = w + size_t(s) * width;
+            const int8_t* x = a + size_t(s / 16) * next;
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++) step<MM, 2, B>(few, u + i * width, x + i * 4);
+          }
+          widen_tile<MM, B>(few, sums);
+        }
       while (s < to) {  // steps that begin or end within a tile
         __m256i few[MM][2];
         clear(few);

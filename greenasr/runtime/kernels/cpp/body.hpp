@@ -223,7 +223,7 @@ static __attribute__((noinline)) void gelu_rows(f16* y, int rows) {
 // The epilogue of 16 outputs from column `at` on, of which `left` are there, for rows m … m + MM; what it asks for is
 // looked up once for all rows, which stay in registers.
 template <int MM>
-static inline void finish_rows(f16 (&y)[MM], int m, int at, int left, const Epilogue& e) {
+static inline __attribute__((always_inline)) void finish_rows(f16 (&y)[MM], int m, int at, int left, const Epilogue& e) {
 #define GREENASR_ROWS _Pragma("GCC unroll 16") for (int i = 0; i < MM; i++)
   if (e.bias) {
     const f16 bias = load(e.bias + at, left);
