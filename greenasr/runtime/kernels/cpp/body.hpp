@@ -34,8 +34,14 @@ static inline int32_t sum16(i16 x) {
 
 // Largest |x| as bits: integers order as magnitudes do, and NaN and infinity come out above all numbers.
 static inline int32_t magnitude(const float* x, int n, int32_t most) {
-  i16 best = alli(0);
+  i16 best = alli(0), bests[4] = {best, best, best, best};  // so that one comparison need not wait for the last
   int k = 0;
+  for (; k + 4 * kLanes <= n; k += 4 * kLanes)
+    for (int i = 0; i < 4; i++) {
+      const i16 v = bits(load(x + k + i * kLanes)) & 0x7fffffff;
+      bests[i] = pick(v > bests[i], v, bests[i]);
+    }
+  for (const i16& each : bests) best = pick(each > best, each, best);
   for (; k + kLanes <= n; k += kLanes) {
     const i16 v = bits(load(x + k)) & 0x7fffffff;
     best = pick(v > best, v, best);
