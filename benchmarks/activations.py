@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 
 from greenasr.runtime.calibrate import Seen, calibrated, largest_step, least_error_step
 from greenasr.runtime.kernels import native
+from greenasr.runtime.linear import Dense
 
 SHAPES = ((192, 192), (512, 512), (1536, 256), (256, 1536))
 TURNS = 20
@@ -69,33 +70,38 @@ def speed() -> None:
     """A line a shape and number of rows."""
     native.set_threads(1)
     draw = np.random.default_rng(0)
-    print(f"4 bits, {native.isa()}, one thread, microseconds of a processor")
+    print(f"4 bits, {native.isa()}, one thread, microseconds of a processor; float32 is NumPy's product")
     for outputs, inputs in SHAPES:
-        codes = draw.integers(-7, 8, (outputs, inputs)).astype(np.int8)
-        weight = native.matrix((codes, 4, np.full((outputs, 1), 0.1, np.float32)))
+        codes, step = draw.integers(-7, 8, (outputs, inputs)).astype(np.int8), np.float32(0.1)
+        weight, exact = (
+            native.matrix((codes, 4, np.full((outputs, 1), step))),
+            Dense(codes * step, None, False),
+        )
         for rows in (1, 150):
             x = draw.standard_normal((rows, inputs)).astype(np.float32)
             out = np.empty((rows, outputs), np.float32)
-            run = partial(native.linear, x, weight, out=out)
-            found = dict(least(weight, run, max(1, 4000 // rows)))
-            share = 100 * (found[0.0] - found[0.03]) / found[0.0]
-            print(
-                f"{outputs:5d} x {inputs:<5d}{rows:4d} rows: {found[0.0]:8.2f} a step a row, "
-                f"{found[0.03]:8.2f} static, {share:.0f} % less"
-            )
+            runs = {
+                "int8 a row": partial(native.linear, x, weight, out=out),
+                "static": partial(native.linear, x, weight, out=out),
+                "float32": partial(exact, x),
+            }
+            found = least(weight, runs, max(1, 4000 // rows))
+            times = ", ".join(f"{name} {found[name]:8.2f}" for name in runs)
+            less = 100 * (1 - found["static"] / found["int8 a row"])
+            print(f"{outputs:5d} x {inputs:<5d}{rows:4d} rows: {times}; static {less:.0f} % less")
 
 
-def least(weight: Any, run: Callable[[], Any], calls: int) -> Iterator[tuple[float, float]]:
-    """The step of activations, and microseconds of a call."""
-    times: dict[float, list[float]] = {0.0: [], 0.03: []}
+def least(weight: Any, runs: Mapping[str, Callable[[], Any]], calls: int) -> dict[str, float]:
+    """Microseconds of a call of each, the least of all turns."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(TURNS):
-        for step, taken in times.items():
-            weight.step = step
+        for name, run in runs.items():
+            weight.step = 0.03 if name == "static" else 0.0
             began = time.process_time()
             for _ in range(calls):
                 run()
-            taken.append(1e6 * (time.process_time() - began) / calls)
-    return ((step, min(taken)) for step, taken in times.items())
+            times[name].append(1e6 * (time.process_time() - began) / calls)
+    return {name: min(taken) for name, taken in times.items()}
 
 
 def main() -> None:

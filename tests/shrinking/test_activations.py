@@ -46,12 +46,13 @@ def anything(kind: str) -> bool:
         (52, 50, 50, "int8"),
         (50, 52, 52, "static"),
         (60, 51, 50, "int8"),
-        (60, 55, 50, "float32"),
+        (53, 53, 50, "int8"),
+        (60, 55, 50, "float32"),  # MAPSSWE calls 5 more in one direction worse, 3 not
         (0, 0, 0, "static"),
         (1, 0, 0, "int8"),
     ],
 )
-def test_the_cheapest_kind_within_two_percent_of_the_fewest_errors_ships(
+def test_static_ships_within_two_percent_of_the_fewest_errors_and_float32_on_evidence(
     static: int, int8: int, float32: int, chosen: str
 ) -> None:
     found = {"static": errors(static), "int8": errors(int8), "float32": errors(float32)}
