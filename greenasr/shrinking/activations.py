@@ -6,9 +6,10 @@
 
 Of those the first of `CHEAPEST` ships.  Static steps save little against row by row, so that nothing is
 risked for them: 2 % more errors are the loss up to which a model may be called lossless.  Float32 takes four
-bytes a weight in memory and several times the time, so it ships on evidence alone.  A finalist is heard twice more on
-dev, without a training: once in float32, which also measures its static steps, and once by these.  Its file
-with the steps or in float32 lies beside, in activations/<model>/<kind>.
+bytes a weight in memory and several times the time, so it ships on evidence alone.
+
+A finalist is heard twice more on dev, without a training: once in float32, which also measures its static
+steps, and once by these.  Its files with the steps and in float32 lie in activations/<model>/<kind>.
 """
 
 from __future__ import annotations
