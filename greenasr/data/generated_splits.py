@@ -11,10 +11,13 @@
                entertainment  test         the same; requests that train and dev lack
     commands   train, dev     train, dev   single words, one a clip: the same rooms and noise as "speech"
                test           test         noise or babble at 5-25 dB, half of it in a room
+    digits     train, dev     train, dev   strings of two to four digits; a noise floor at 35-45 dB
+               test           test         the same
 
 "speech" says what the grammar does, "assistant" has ACosR's three test sets (see `assistant.py`) and
 312 training speakers: every variant in every accent, twice.  "commands" says the `COMMANDS` of Google Speech
-Commands v1 (Warden 2018), each as often as any other, by 104 training speakers.
+Commands v1 (Warden 2018), each as often as any other, by 104 training speakers; "digits" strings of the ten
+of them that are digits, by the same speakers.
 No speaker and no vocal tract is in two of train, dev and test.
 """
 
@@ -34,6 +37,7 @@ COMMANDS = (
     *("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
     *("bed", "bird", "cat", "dog", "happy", "house", "marvin", "sheila", "tree", "wow"),
 )
+DIGITS, STRING = COMMANDS[:10], (2, 4)  # how many digits a string has
 WITH_LETTERS = ("LETTER", "SPELLED", "FLIGHT", "HALFDAY")  # rules that say the letter a
 
 
@@ -54,6 +58,7 @@ ALL: Where = (
     (0.3, Condition("noisy", (8, 22))),
     (0.3, Condition("far", (5, 15), rt60=(0.2, 0.6))),
 )
+QUIET: Where = ((1.0, CLEAN),)
 HOME: Where = (
     (0.5, CLEAN),
     (0.3, Condition("noisy", (12, 25))),
@@ -97,6 +102,11 @@ DOMAINS: Mapping[str, Mapping[str, Part]] = {
         "dev": Part("dev", LOUD, "commands", speakers=16),
         "test": Part("test", LOUD, "commands", speakers=40),
     },
+    "digits": {
+        "train": Part("train", QUIET, "digits", speakers=104),
+        "dev": Part("dev", QUIET, "digits", speakers=16),
+        "test": Part("test", QUIET, "digits", speakers=40),
+    },
 }
 
 
@@ -124,6 +134,9 @@ def spelling_rules(kind: str = "") -> dict[str, Rule]:
 def sayings(kind: str, rng: random.Random) -> Iterator[str]:
     """What is said in a split of a kind, without end; all commands are said once before one is said again."""
     while True:
+        if kind == "digits":
+            yield " ".join(rng.choices(DIGITS, k=rng.randint(*STRING)))
+            continue
         if kind != "commands":
             yield sentence(rng, spelling_rules(kind))
             continue

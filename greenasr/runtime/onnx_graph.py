@@ -3,8 +3,8 @@
     y = x Wᵀ,   W(o, i) = scale(o, i // B) (digit(o, i) - 2^(b-1)),   b = 2, 4 or 8 bits, B inputs a block
 
 Codes of 1 and 2 bits go into the 2-bit container, 3 and 4 into 4, 6 and 8 into 8; wider ones and weights with
-two steps stay float.  accuracy_level 4 rounds activations to int8 block by block.  The operator is
-com.microsoft's, described in ONNX Runtime's docs/ContribOperators.md.
+two steps stay float.  accuracy_level 4 rounds activations to int8 block by block, 1 computes in
+float32.  The operator is com.microsoft's, described in ONNX Runtime's docs/ContribOperators.md.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ Dims = Sequence[Any]  # int, or str for a size that varies
 class Graph:
     """Nodes and constants in order; every call returns the name of what it computes."""
 
-    def __init__(self, outer: Graph | None = None, style: str = "nbits"):
+    def __init__(self, outer: Graph | None = None, style: str = "nbits", level: int = 4):
         self.style: str = outer.style if outer is not None else style
+        self.level: int = outer.level if outer is not None else level  # accuracy_level of MatMulNBits
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.outer = outer  # whose constants the body of a loop may read
@@ -90,7 +91,7 @@ class Graph:
         """(…, I) -> (…, O): `Weights.linear` of the same names."""
         bias = weights.bias(*names)
         parts = weights.parts(*names)
-        y = self._narrow(x, *parts) if parts is not None and self.style == "nbits" else None
+        y = self.narrow(x, *parts) if parts is not None and self.style == "nbits" else None
         if y is None and self.style in ("q8", "q4"):
             y = self.op(
                 "MatMul", x, self._rounded(weights.matrix(*names).T, 127 if self.style == "q8" else 7)
@@ -118,8 +119,8 @@ class Graph:
         taken = self.op("Cast", self.const(digits), to=TensorProto.FLOAT)
         return self.op("Mul", taken, self.const(step.astype(np.float32)))
 
-    def _narrow(self, x: str, *parts: tuple[Array, int, Array]) -> str | None:
-        """MatMulNBits; None where its containers cannot hold the weight."""
+    def narrow(self, x: str, *parts: tuple[Array, int, Array]) -> str | None:
+        """MatMulNBits of `Weights.parts`; None where its containers cannot hold the weight."""
         rows, cols = sum(len(codes) for codes, _, _ in parts), parts[0][0].shape[1]
         bits = next((b for b in CONTAINERS if all(own <= b for _, own, _ in parts)), None)
         groups = {cols if step.ndim < 3 else cols // step.shape[1] for _, _, step in parts}
@@ -138,7 +139,7 @@ class Graph:
             packed |= per_byte[..., at] << np.uint8(bits * at)
         return self.ops(
             "MatMulNBits", 1, x, self.const(packed), self.const(scales), domain="com.microsoft",
-            K=cols, N=rows, bits=bits, block_size=block, accuracy_level=4,
+            K=cols, N=rows, bits=bits, block_size=block, accuracy_level=self.level,
         )[0]  # fmt: skip
 
     def _name(self, kind: str) -> str:
