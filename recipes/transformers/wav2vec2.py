@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,7 +45,6 @@ from greenasr.score.scored import Scored, said
 from greenasr.shrinking.package import save_module
 from greenasr.shrinking.settings import Question, Space
 from greenasr.tasks.hugging_face import CtcEncoder, Utterance, Utterances
-from greenasr.tasks.speech import evaluating
 
 CONFIG = Wav2Vec2Config(
     vocab_size=1 + len(DIGITS), pad_token_id=0, hidden_size=128, num_hidden_layers=4, num_attention_heads=4,
@@ -114,26 +112,22 @@ def exported(model: nn.Module, path: Path, packed: Path, example: Tensor) -> lis
     return names
 
 
-@dataclass(frozen=True)
-class InOnnxRuntime:
-    """An ONNX file in place of the model: samples (1, n) to logits (1, T, C)."""
+class InOnnxRuntime(nn.Module):
+    """An ONNX file in place of the model, on one core: samples (1, n) to logits (1, T, C)."""
 
-    session: Any
-    device: str = "cpu"
+    device = "cpu"
 
-    def __call__(self, samples: Tensor) -> Any:
-        """What the model's own call returns, as far as `CtcEncoder` looks at it."""
-        (logits,) = self.session.run(None, {"samples": samples.numpy()})
-        return SimpleNamespace(logits=torch.from_numpy(logits))
+    def __init__(self, path: Path):
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(str(path), options)
 
-
-def heard(model: Any, rows: Sequence[Utterance], what: str, tell: Bars) -> list[Scored]:
-    """What a model makes of utterances, one by one."""
-    found = []
-    for k, row in enumerate(rows, 1):
-        found.append(WAY.heard(model, row))
-        tell(what, k, len(rows))
-    return found
+    def forward(self, samples: Tensor) -> Any:
+        """What the model itself returns, as far as `CtcEncoder` looks at it."""
+        return SimpleNamespace(
+            logits=torch.from_numpy(self.session.run(None, {"samples": samples.numpy()})[0])
+        )
 
 
 def difference(one: Sequence[Scored], other: Sequence[Scored]) -> tuple[int, int]:
@@ -162,14 +156,8 @@ def run(settings: argparse.Namespace, tell: Bars) -> dict[str, Any]:
         raise ValueError("no smaller model may take the full one's place: train for more --epochs.")
     fresh, path = Wav2Vec2ForCTC(CONFIG).eval(), out / "small.onnx"
     greenasr.load_into(fresh, found.path)
-    rows = task.sets["test"]
-    codes = exported(fresh, path, found.path, rows[0].inputs)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    there = InOnnxRuntime(onnxruntime.InferenceSession(str(path), options))
-    with evaluating(fresh):
-        torch_heard = heard(fresh, rows, "test in torch", tell)
-    onnx_heard = heard(there, rows, "test in ONNX Runtime", tell)
+    codes = exported(fresh, path, found.path, task.sets["test"][0].inputs)
+    torch_heard, onnx_heard = (task.score(each, "test") for each in (fresh, InOnnxRuntime(path)))
     (judged,) = (row for row in found.answer["models"] if row["name"] == found.answer["smallest"])
     differing, tokens = difference(torch_heard, onnx_heard)
     return {
@@ -194,8 +182,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--hours", type=float, default=0.6, help="of training speech")
     parser.add_argument("--utterances", type=int, default=1000, help="of the test set; dev has half of it")
-    parser.add_argument("--epochs", type=float, default=10, help="of the training in full precision")
-    parser.add_argument("--shrink-epochs", type=float, default=4, help="of every training of a small model")
+    parser.add_argument("--epochs", type=float, default=8, help="of the training in full precision")
+    parser.add_argument("--shrink-epochs", type=float, default=2, help="of every training of a small model")
     parser.add_argument("--max-wer-increase", type=float, default=0.5, help="points that may be lost")
     parser.add_argument("--seed", type=int, default=0, help="of speech, first weights and order")
     parser.add_argument("--jobs", type=int, default=2, help="processes that generate speech")

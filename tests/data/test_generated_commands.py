@@ -45,3 +45,13 @@ def test_a_clip_holds_one_word_and_the_corpus_is_the_same_again(tmp_path: Path) 
         sorted((path.name, path.read_bytes()) for path in (tmp_path / out).rglob("*.wav")) for out in "ab"
     ]
     assert sounds[0] == sounds[1]
+
+
+def test_strings_of_two_to_four_digits_come_equally_often() -> None:
+    said = [line.split() for line in islice(sayings("digits", random.Random(1)), 3000)]
+    assert set(map(len, said)) == {2, 3, 4} and min(Counter(map(len, said)).values()) > 900
+    digits = Counter(word for line in said for word in line)
+    assert set(digits) == set(COMMANDS[:10]) and min(digits.values()) > 750
+    parts = parts_of("digits")
+    heard = [{each.voice for each in speakers(part.roster, part.speakers)} for part in parts.values()]
+    assert len(set.union(*heard)) == sum(map(len, heard))
