@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=1000, help="of the test set; dev has half of it")
     parser.add_argument("--epochs", type=float, default=8, help="of the training in full precision")
     parser.add_argument("--shrink-epochs", type=float, default=2, help="of every training of a small model")
-    parser.add_argument("--max-wer-increase", type=float, default=0.5, help="points that may be lost")
+    parser.add_argument("--max-wer-increase", type=float, default=1.5, help="points that may be lost")
     parser.add_argument("--seed", type=int, default=0, help="of speech, first weights and order")
     parser.add_argument("--jobs", type=int, default=2, help="processes that generate speech")
     settings = parser.parse_args()
