@@ -1,6 +1,6 @@
 """The runtime's kernels beside the engines of others and beside the machine, in one run.
 
-    python benchmarks/runtime.py [--json FILE] [--threads N] [--rounds R] [--no-peers]
+    python benchmarks/runtime.py [--json FILE] [--threads N] [--rounds R] [--no-peers] [--models [--only NAME]]
 
 First whole models of published sizes (`random_models.py`): a call of ours on a workload against one of
 every peer (`greenasr.pipeline.peers`; logits where ours are log-probabilities). Then a row is one product
@@ -71,7 +71,9 @@ WORKLOADS: tuple[tuple[str, str, tuple[int, ...], float], ...] = (
     ("TDNN-F", "150 frames", (150,), 2.0),
     ("TDNN-F", "1000 frames", (1000,), 1.5),
     ("RNN-T", "encoder, one step", (4,), 2.5),
-    ("QuartzNet-15x5", "10 s", (1000,), 1.0),
+    ("QuartzNet-15x5", "10 s, 4-bit weights", (1000,), 1.0),
+    ("QuartzNet-15x5", "10 s, ternary weights", (1000,), 1.3),
+    ("QuartzNet-15x5, generated", "10 s, ternary blocks", (1000,), 1.3),
     ("MatchboxNet-3x1x64", "1 s", (100,), 1.0),
 )
 SHARES = ((1, "share of bytes read", 0.8), (1, "share of the floor", None), (50, "share of peak", 0.35))
@@ -149,7 +151,7 @@ def products(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
         yield against_peers(label, contestants, rounds, shape.goal)
 
 
-def whole_models(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
+def whole_models(threads: int, rounds: int, with_peers: bool, only: str) -> Iterator[Row]:
     """A row a workload of a whole model: ours against the fastest peer on the same inputs."""
     from random_models import random_model
 
@@ -157,8 +159,8 @@ def whole_models(threads: int, rounds: int, with_peers: bool) -> Iterator[Row]:
     from greenasr.runtime import engine, scoring
     from greenasr.runtime.bench import ours as workload
 
-    for name, label, size, goal in WORKLOADS:
-        packed = random_model(name)
+    for name, label, size, goal in (each for each in WORKLOADS if only in each[0]):
+        packed = random_model(name, 4 if "4-bit" in label else 2)
         network: Any = engine.build(packed)
         draw = np.random.default_rng(2)
         if name == "LM":
@@ -236,6 +238,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="turns of every engine a row")
     parser.add_argument("--no-peers", action="store_true", help="ours and the ceilings alone")
     parser.add_argument("--models", action="store_true", help="whole models alone")
+    parser.add_argument("--only", default="", help="of whole models, those whose name has this in it")
     options = parser.parse_args()
     native.require()
     native.set_threads(options.threads)
@@ -243,7 +246,7 @@ def main() -> None:
     print("| workload | ours ms (min) | peer | peer ms | ratio | goal |\n|:--|--:|:--|--:|--:|--:|")
     rows = []
     makers = (
-        whole_models(options.threads, options.rounds, not options.no_peers),
+        whole_models(options.threads, options.rounds, not options.no_peers, options.only),
         shares(options.rounds),
         generation(options.rounds),
         products(options.threads, options.rounds, not options.no_peers),
