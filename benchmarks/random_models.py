@@ -1,4 +1,4 @@
-"""Packed models of published sizes with random weights, ternary or of 4 bits, where speed alone is measured."""
+"""Packed models of published sizes with random weights, where speed alone is measured."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def random_model(name: str, bits: int = 2) -> Packed:
-    """One of `MODELS` at so many bits, of which 2 are ternary, a step a row; what it generates has its seed."""
+    """One of `MODELS`, a step a row; 2 bits are ternary, what its settings generate has a seed."""
     kind, config = MODELS[name]
     torch.manual_seed(0)
     model = build(kind, config).eval()

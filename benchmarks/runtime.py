@@ -1,6 +1,6 @@
 """The runtime's kernels beside the engines of others and beside the machine, in one run.
 
-    python benchmarks/runtime.py [--json FILE] [--threads N] [--rounds R] [--no-peers] [--models [--only NAME]]
+    python benchmarks/runtime.py [--json FILE] [--threads N] [--rounds R] [--no-peers] [--models [--only A]]
 
 First whole models of published sizes (`random_models.py`): a call of ours on a workload against one of
 every peer (`greenasr.pipeline.peers`; logits where ours are log-probabilities). Then a row is one product

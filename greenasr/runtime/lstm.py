@@ -29,17 +29,13 @@ class LstmLayer:
     def __init__(self, weights: Weights, name: str):
         self.input, self.recurrent = weights.linear(f"{name}.input"), weights.linear(f"{name}.recurrent")
         self.dim = self.recurrent.inputs
+        maps = in_kernels(self.input, self.recurrent)
+        self.maps = None if maps is None else (maps[0][0], maps[1][0], maps[0][1])
 
     def __call__(self, x: Floats, state: State | None = None) -> tuple[Floats, State]:
-        """(N, T, I) and the state before it -> (N, T, D) and the state after it."""
+        """(N, T, I) and the state before it -> (N, T, D) and the state after it, in NumPy."""
         n, t, inputs = x.shape
         h, c = state if state is not None else (np.zeros((n, self.dim), np.float32),) * 2
-        if (maps := in_kernels(self.input, self.recurrent)) is not None:
-            (weight, bias), (recurrent, _) = maps
-            h, c = h.copy(), c.copy()
-            frames = np.ascontiguousarray(x.swapaxes(0, 1), np.float32)
-            y = native.lstm(frames, weight, recurrent, bias, h, c)
-            return np.ascontiguousarray(y.swapaxes(0, 1)), (h, c)
         gates = self.input(x.reshape(n * t, inputs)).reshape(n, t, 4 * self.dim)
         out = np.empty((n, t, self.dim), np.float32)
         for at in range(t):
@@ -47,6 +43,31 @@ class LstmLayer:
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
             out[:, at] = h = sigmoid(o) * np.tanh(c)
         return out, (h, c)
+
+
+def through(
+    layers: Sequence[LstmLayer], x: Floats, states: Sequence[State] | None
+) -> tuple[Floats, tuple[State, ...]]:
+    """Layers one above the other, (N, T, I) and the states before it -> (N, T, D) and the states after it.
+
+    In one call, where all are the kernels' and of one width.
+    """
+    maps = [layer.maps for layer in layers if layer.maps is not None]
+    if len(maps) == len(layers) and len({layer.dim for layer in layers}) == 1:
+        both = np.zeros((2, len(layers), len(x), layers[0].dim), np.float32)
+        for i, state in enumerate(states or ()):
+            both[0, i], both[1, i] = state
+        frames = np.ascontiguousarray(x.swapaxes(0, 1), np.float32)
+        y = native.lstm_layers(frames, maps, *both)
+        return np.ascontiguousarray(y.swapaxes(0, 1)), tuple(zip(*both, strict=True))
+    if len(layers) == 1:
+        y, after = layers[0](x, None if states is None else states[0])
+        return y, (after,)
+    found: list[State] = []
+    for i, layer in enumerate(layers):
+        x, own = through([layer], x, None if states is None else states[i : i + 1])
+        found += own
+    return x, tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +93,9 @@ class LstmStack:
             else None
             for i in range(len(self.reduction))
         ]
+        # layers between which nothing is joined or normalised, (first, end)
+        starts = [i for i, r in enumerate(self.reduction) if i == 0 or r > 1 or self.norms[i - 1] is not None]
+        self.runs = list(zip(starts, [*starts[1:], len(self.reduction)], strict=True))
 
     def __call__(
         self, x: Floats, state: StackState | None = None, last: bool = True
@@ -79,15 +103,15 @@ class LstmStack:
         """(N, T, I), what went before and whether this is the end -> (N, T', D) and the state after it."""
         lstm: list[State] = []
         waiting: list[Floats | None] = []
-        for i, (layer, r) in enumerate(zip(self.layers, self.reduction, strict=True)):
-            rest = None if state is None else state.waiting[i]
+        for start, end in self.runs:
+            rest, r = None if state is None else state.waiting[start], self.reduction[start]
             if r > 1:
                 x, rest = join(x if rest is None else np.concatenate((rest, x), 1), r, last)
-            x, after = layer(x, None if state is None else state.lstm[i])
-            norm = self.norms[i]
+            x, after = through(self.layers[start:end], x, None if state is None else state.lstm[start:end])
+            norm = self.norms[end - 1]
             x = x if norm is None else layer_norm(x, *norm)
-            lstm.append(after)
-            waiting.append(rest)
+            lstm += after
+            waiting += [rest, *(None for _ in range(start + 1, end))]
         return x, StackState(tuple(lstm), tuple(waiting))
 
 

@@ -30,11 +30,7 @@ class LstmLm:
 
     def hidden(self, ids: NDArray[np.integer[Any]], state: State | None = None) -> tuple[Floats, State]:
         """(N, T) -> hidden (N, T, D) and the state for the tokens that follow."""
-        x, new = self.embedding(ids), []
-        for i, layer in enumerate(self.layers):
-            x, after = layer(x, state[i] if state else None)
-            new.append(after)
-        return x, tuple(new)
+        return lstm.through(self.layers, self.embedding(ids), state)
 
     def logits(self, hidden: Floats) -> Floats:
         """(…, D) -> (…, V)."""

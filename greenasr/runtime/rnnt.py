@@ -58,6 +58,9 @@ class Rnnt:
         Frames behind an utterance's end are 0.
         """
         n, frames = self._checked(feats).shape[:2]
+        if feat_lens is None and n and frames:
+            whole, _ = self.step_encoder(feats, None, last=True)
+            return whole, np.full(n, whole.shape[1])
         lens = np.full(n, frames) if feat_lens is None else np.asarray(feat_lens)
         if lens.shape != (n,) or (n and not 0 <= lens.min() <= lens.max() <= frames):
             raise ValueError(f"lengths {lens.tolist()} do not fit {n} utterances padded to {frames} frames.")

@@ -77,9 +77,7 @@ def vocabulary(
     float_activations: bool = False,
 ) -> None: ...
 def lstm(
-    input: Matrix,
-    recurrent: Matrix,
-    bias: _Array | None,
+    layers: list[tuple[Matrix, Matrix, _Array | None]],
     x: _Array,
     h: _Array,
     c: _Array,

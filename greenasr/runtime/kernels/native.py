@@ -191,7 +191,19 @@ def lstm(
     """
     if out is None:
         out = np.empty((*x.shape[:2], recurrent.cols), np.float32)
-    _native.lstm(weight, recurrent, bias, x, h, c, out, float_activations)
+    _native.lstm([(weight, recurrent, bias)], x, h[None], c[None], out, float_activations)
+    return out
+
+
+def lstm_layers(
+    x: Floats, layers: Sequence[tuple[Matrix, Matrix, Floats | None]], h: Floats, c: Floats
+) -> Floats:
+    """LSTMs of one width, one above the other, in one call: (T, N, I) -> (T, N, D); h, c (L, N, D) change.
+
+    ``layers`` are (weight, recurrent, bias), as `lstm` takes them.
+    """
+    out = np.empty((*x.shape[:2], h.shape[2]), np.float32)
+    _native.lstm(list(layers), x, h, c, out)
     return out
 
 

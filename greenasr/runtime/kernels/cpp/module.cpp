@@ -172,26 +172,51 @@ void py_vocabulary(const Matrix& w, nb::handle x, nb::handle chosen, nb::handle 
                                                       int(ids.size(1)), to.data<float>(), lse.data<float>());
 }
 
-void py_lstm(const Matrix& input, const Matrix& recurrent, nb::handle bias, nb::handle x, nb::handle h, nb::handle c,
-             nb::handle out, bool float_activations) {
-  const int dim = recurrent.cols();
-  if (recurrent.rows() != 4 * dim || input.rows() != 4 * dim)
-    throw std::invalid_argument("an LSTM of width " + std::to_string(dim) + " has two matrices of " +
-                                std::to_string(4 * dim) + " rows, found " + std::to_string(input.rows()) + " and " +
-                                std::to_string(recurrent.rows()));
+// Layers one above the other, tuples (input, recurrent, bias), on frames (T, N, I); state h and c (layers, N, D).
+void py_lstm(nb::list layers, nb::handle x, nb::handle h, nb::handle c, nb::handle out, bool float_activations) {
+  const Py_ssize_t depth = Py_ssize_t(nb::len(layers));
+  if (depth < 1) throw std::invalid_argument("an LSTM has a layer at least");
   View from(x, "x", 'f'), hidden(h, "h", 'f', true), cell(c, "c", 'f', true), to(out, "out", 'f', true);
-  from.expect({-1, -1, input.cols()});
-  hidden.expect({from.size(1), dim});
-  cell.expect({from.size(1), dim});
+  from.expect({-1, -1, -1});
+  struct Layer {
+    const Matrix *input, *recurrent;
+    const float* bias;
+  };
+  std::vector<Layer> found;
+  Py_ssize_t inputs = from.size(2), dim = inputs;
+  for (nb::handle each : layers) {
+    const nb::tuple t = nb::cast<nb::tuple>(each);
+    if (nb::len(t) != 3) throw std::invalid_argument("a layer is two matrices and a bias");
+    Layer l{nb::cast<const Matrix*>(t[0]), nb::cast<const Matrix*>(t[1]), nullptr};
+    dim = l.recurrent->cols();
+    if (l.recurrent->rows() != 4 * dim || l.input->rows() != 4 * dim)
+      throw std::invalid_argument("an LSTM of width " + std::to_string(dim) + " has two matrices of " +
+                                  std::to_string(4 * dim) + " rows, found " + std::to_string(l.input->rows()) + " and " +
+                                  std::to_string(l.recurrent->rows()));
+    if (l.input->cols() != inputs)
+      throw std::invalid_argument("an LSTM that reads " + std::to_string(l.input->cols()) + " numbers has " +
+                                  std::to_string(inputs) + " before it");
+    if (!found.empty() && dim != inputs) throw std::invalid_argument("LSTMs in one call are of one width");
+    l.bias = Maybe(nb::object(t[2]), "bias", 'f', {4 * dim}).data<float>();
+    found.push_back(l);
+    inputs = dim;
+  }
+  hidden.expect({depth, from.size(1), dim});
+  cell.expect({depth, from.size(1), dim});
   to.expect({from.size(0), from.size(1), dim});
-  Maybe b(bias, "bias", 'f', {4 * dim});
   for (const View* v : {&from, &hidden, &cell, &to})
     if (!v->dense()) v->fail("gaps: pass numpy.ascontiguousarray of it");
   if (from.size(0) * from.size(1) > INT32_MAX / 64) throw std::invalid_argument("too many frames at once");
-  Source source{from.data<float>(), input.cols(), input.cols(), 1, nullptr, 0, 0};
   nb::gil_scoped_release free;
-  lstm(input, recurrent, b.data<float>(), source, int(from.size(0)), int(from.size(1)), hidden.data<float>(),
-       cell.data<float>(), to.data<float>(), float_activations);
+  const float* read = from.data<float>();
+  for (Py_ssize_t i = 0; i < depth; i++) {
+    const Layer& l = found[size_t(i)];
+    const ptrdiff_t at = i * from.size(1) * dim;
+    lstm(*l.input, *l.recurrent, l.bias, Source{read, l.input->cols(), l.input->cols(), 1, nullptr, 0, 0},
+         int(from.size(0)), int(from.size(1)), hidden.data<float>() + at, cell.data<float>() + at, to.data<float>(),
+         float_activations);
+    read = to.data<float>();  // which the next layer reads as a whole before it writes there
+  }
 }
 
 void py_depthwise(nb::handle x, nb::handle taps, nb::handle out, nb::handle bias, int stride, int dilation, int pad,
@@ -349,8 +374,8 @@ NB_MODULE(_native, m) {
         nb::arg("float_activations") = false);
   m.def("vocabulary", &py_vocabulary, nb::arg("matrix"), nb::arg("x"), nb::arg("chosen"), nb::arg("bias").none(),
         nb::arg("scores"), nb::arg("normalizer"), nb::arg("float_activations") = false);
-  m.def("lstm", &py_lstm, nb::arg("input"), nb::arg("recurrent"), nb::arg("bias").none(), nb::arg("x"), nb::arg("h"),
-        nb::arg("c"), nb::arg("out"), nb::arg("float_activations") = false);
+  m.def("lstm", &py_lstm, nb::arg("layers"), nb::arg("x"), nb::arg("h"), nb::arg("c"), nb::arg("out"),
+        nb::arg("float_activations") = false);
   m.def("depthwise", &py_depthwise, nb::arg("x"), nb::arg("taps"), nb::arg("out"), nb::arg("bias") = nb::none(),
         nb::arg("stride") = 1, nb::arg("dilation") = 1, nb::arg("pad") = 0, nb::arg("relu") = 0);
   nb::class_<PyBlock>(m, "TransformerBlock")
