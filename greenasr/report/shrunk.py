@@ -216,7 +216,7 @@ def system_sheet(value: Value) -> page.Sheet:
 
 
 def activations_sheet(rows: Sequence[Value]) -> page.Sheet:
-    """Finalists by the numbers that their maps multiply."""
+    """The words on dev by the numbers that maps multiply, of the models that were heard with several."""
     lines = []
     for row in sorted(rows, key=lambda row: -row["bytes"]):
         rates = {KINDS[k]: f"{row['kinds'][k]['dev']['wer']:.2f}" for k in KINDS if k in row["kinds"]}
@@ -264,7 +264,7 @@ def times_sheet(value: Value) -> page.Sheet:
         "briefs": "brief trainings, and those models on dev",
         "untrained": "models without training, on dev",
         "trained": "training, and those models on dev",
-        "activations": "the finalists' activations, on dev",
+        "activations": "the choice of activations, on dev",
         "test": "the finalists on test",
         "system": "pairs with a language model",
     }

@@ -8,8 +8,10 @@ Of those the first of `CHEAPEST` ships.  Static steps save little against row by
 risked for them: 2 % more errors are the loss up to which a model may be called lossless.  Float32 takes four
 bytes a weight in memory and several times the time, so it ships on evidence alone.
 
-A finalist is heard twice more on dev, without a training: once in float32, which also measures its static
-steps, and once by these.  Its files with the steps and in float32 lie in activations/<model>/<kind>.
+The smallest finalist is heard twice more on dev, without a training: once in float32, which also measures its
+static steps, and once by these.  Its files with the steps and in float32 lie in activations/<model>/<kind>.
+The larger ones, which stand by for the case that test turns it down, ship as the search heard them, row by
+row; where one kind alone is allowed every finalist is heard with it.
 """
 
 from __future__ import annotations
@@ -46,13 +48,15 @@ def choose(heard: Mapping[str, Sequence[Scored]], passes: Callable[[str], bool])
     return None
 
 
-def shipped(search: Search, row: Row, must_pass: bool, max_bytes: int | None = None) -> Row | None:
-    """A model's row with the activations that it ships with; None where none of the allowed kinds may.
+def shipped(search: Search, row: Row, stands_by: bool = False) -> Row | None:
+    """A finalist's row with the activations that it ships with; None where none of the allowed kinds may.
 
+    A question of ``max_bytes`` leaves out files that are larger, and asks for no passing on dev.
     Models that the runtime does not run have nothing to choose, nor have searches that allow int8 alone.
     """
-    kinds = ALLOWED[search.space.activations]
-    if kinds == ("int8",) or not isinstance(search.package, Rounds):
+    kinds, max_bytes = ALLOWED[search.space.activations], search.question.max_bytes
+    as_heard = kinds == ("int8",) or (stands_by and "int8" in kinds)
+    if as_heard or not isinstance(search.package, Rounds):
         return row
     job = f"activations/{row['name']}"
     (result,) = search.board.do([Job(job, partial(search.works.activations, row["name"]))])
@@ -65,7 +69,7 @@ def shipped(search: Search, row: Row, must_pass: bool, max_bytes: int | None = N
     }
     if not fitting:
         return None
-    kind = choose(fitting, lambda kind: not must_pass or search.passes(places[kind]))
+    kind = choose(fitting, lambda kind: max_bytes is not None or search.passes(places[kind]))
     if kind is None:
         return None
     return {

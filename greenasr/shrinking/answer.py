@@ -61,10 +61,13 @@ def ranked(rows: Iterable[Row]) -> list[Row]:
     return found
 
 
-def finalists(rows: Sequence[Row], question: Question, ship: Callable[[Row], Row | None]) -> list[Row]:
+def finalists(
+    rows: Sequence[Row], question: Question, ship: Callable[[Row, Sequence[Row]], Row | None]
+) -> list[Row]:
     """Who faces the test: of those that pass on dev the smallest, or the best one of a size.
 
-    ``ship`` gives a model the activations that it ships with, or None where it may not with any.
+    ``ship`` gives a model the activations that it ships with, or None where it may not with any; it takes the
+    models that were found before.
     """
     limit, found = question.max_bytes, list[Row]()
     if limit is not None:
@@ -73,7 +76,7 @@ def finalists(rows: Sequence[Row], question: Question, ship: Callable[[Row], Row
     else:
         likely = [row for row in rows if row["passes_dev"]]
     for row in likely:
-        if len(found) < (1 if limit is not None else question.finalists) and (ready := ship(row)):
+        if len(found) < (1 if limit is not None else question.finalists) and (ready := ship(row, found)):
             found.append(ready)
     return found
 
@@ -81,8 +84,8 @@ def finalists(rows: Sequence[Row], question: Question, ship: Callable[[Row], Row
 def answer(search: Search, notes: Sequence[str]) -> Row:
     """Score the finalists on test and say which is the smallest that may take the full model's place."""
     question = search.question
-    rows, limit = ranked(models(search)), question.max_bytes
-    final = finalists(rows, question, lambda row: shipped(search, row, limit is None, limit))
+    rows = ranked(models(search))
+    final = finalists(rows, question, lambda row, found: shipped(search, row, bool(found)))
     ready = {row["name"]: row for row in final}
     rows = ranked(ready.get(row["name"], row) for row in rows)
     files = {row["name"]: row["file"] for row in rows}

@@ -6,7 +6,7 @@
     costs-hessian, -kl   once, for every budget
     plans/<B>-<cost>     a cheapest plan, of B bytes, and how far rounding alone moves the outputs: the proxy
     models/<B>-<cost>-<estimator>   a packed model and its words on dev
-    activations/<model>  a finalist's static steps, and its words on dev by them and in float32
+    activations/<model>  the smallest finalist's static steps, and its words on dev by them and in float32
 
 Where the widest width everywhere loses words, parts stay in 16 bits, 1, 2, 4, … of them, until it loses none.
 

@@ -29,8 +29,8 @@ class Space:
     ``teach`` is the share of the training loss that the full model's outputs have, None the task's usual one,
     0 none; ``dropout`` is that of training, None the task's usual one with a teacher, else the model's own.
     Costs by "divergence" are how far outputs move on dev, and cut bottlenecks as well where there are any.
-    ``activations`` "auto" steers by int8 row by row, and gives finalists the cheapest kind that loses nothing
-    (`shrinking.activations`); "int8", "static" and "float32" allow one kind alone, the last steers by torch.
+    ``activations`` "auto" steers by int8 row by row and gives the smallest finalist the cheapest kind that
+    loses nothing (`shrinking.activations`); "int8", "static", "float32" allow one, the last steers by torch.
     """
 
     costs: tuple[str, ...] = ("hessian", "kl")

@@ -13,6 +13,7 @@ from greenasr.data.files import write_atomic
 from greenasr.runtime.activations import Rounding
 from greenasr.score.scored import Scored, predicted, to_jsonl
 from greenasr.shrinking.activations import CHEAPEST, choose, shipped
+from greenasr.shrinking.answer import finalists
 from greenasr.shrinking.board import Board
 from greenasr.shrinking.search import Search
 from greenasr.shrinking.settings import Question, Space
@@ -106,7 +107,7 @@ def case(run: Path, words: dict[str, list[Scored]], **space: Any) -> tuple[Searc
 
 def test_a_model_ships_with_static_activations_where_these_lose_nothing(tmp_path: Path) -> None:
     search, row = case(tmp_path, {kind: errors(50) for kind in CHEAPEST})
-    found = shipped(search, row, must_pass=True)
+    found = shipped(search, row)
     assert found is not None
     assert (found["activations"], found["bytes"], found["ratio"]) == ("static", 1100, 4000 / 1100)
     assert (tmp_path / found["file"] / "model.packed").read_text() == "static"
@@ -117,25 +118,48 @@ def test_a_model_ships_with_static_activations_where_these_lose_nothing(tmp_path
 def test_a_model_that_static_activations_hurt_is_kept_row_by_row(tmp_path: Path) -> None:
     words = {"static": errors(70), "int8": errors(50), "float32": errors(50)}
     search, row = case(tmp_path, words)
-    found = shipped(search, row, must_pass=True)
+    found = shipped(search, row)
     assert found is not None and (found["activations"], found["file"]) == ("int8", "models/1-kl-bp")
     assert found["kinds"]["static"]["dev"]["wer"] > found["dev"]["wer"]
     forced, row = case(tmp_path / "b", words, activations="static")
-    assert shipped(forced, row, must_pass=True) is None  # 1.7 points worse, on 1,200 words
+    assert shipped(forced, row) is None  # 1.7 points worse, on 1,200 words
     alone, row = case(tmp_path / "c", words, activations="int8")
-    assert shipped(alone, row, must_pass=True) is row and not (tmp_path / "c" / "activations").exists()
+    assert shipped(alone, row) is row and not (tmp_path / "c" / "activations").exists()
 
 
 def test_a_file_that_static_steps_make_too_large_ships_without_them(tmp_path: Path) -> None:
     search, row = case(tmp_path, {kind: errors(50) for kind in CHEAPEST})
     for most, kind in ((1100, "static"), (1099, "int8"), (1000, "int8")):
-        found = shipped(search, row, must_pass=False, max_bytes=most)
+        search.question = Question(max_bytes=most)
+        found = shipped(search, row)
         assert found is not None and found["activations"] == kind
-    assert shipped(search, row, must_pass=False, max_bytes=999) is None
+    search.question = Question(max_bytes=999)
+    assert shipped(search, row) is None
 
 
 def test_what_was_heard_of_a_model_is_heard_once(tmp_path: Path) -> None:
     search, row = case(tmp_path, {kind: errors(50) for kind in CHEAPEST})
-    first = shipped(search, row, must_pass=True)
+    first = shipped(search, row)
     broken: Any = replace(search, package=Heard({}), task=Heard({}))
-    assert shipped(broken, row, must_pass=True) == first
+    assert shipped(broken, row) == first
+
+
+def test_a_larger_finalist_ships_as_it_was_heard_but_for_a_kind_that_alone_is_allowed(tmp_path: Path) -> None:
+    words = {kind: errors(50) for kind in CHEAPEST}
+    search, row = case(tmp_path, words)
+    assert shipped(search, row, stands_by=True) is row and not (tmp_path / "activations").exists()
+    forced, row = case(tmp_path / "b", words, activations="static")
+    found = shipped(forced, row, stands_by=True)
+    assert found is not None and found["activations"] == "static"
+
+
+def test_models_that_may_not_ship_leave_their_place_to_larger_ones() -> None:
+    rows = [{"name": n, "bytes": n + 1, "passes_dev": n != 1, "dev": {"wer": 9.0 - n}} for n in range(6)]
+
+    def ship(row: Any, found: Any) -> Any:
+        return None if row["name"] == 0 else {**row, "before": len(found)}
+
+    chosen = finalists(rows, Question(finalists=3), ship)
+    assert [(row["name"], row["before"]) for row in chosen] == [(2, 0), (3, 1), (4, 2)]
+    assert [row["name"] for row in finalists(rows, Question(max_bytes=5), ship)] == [4]
+    assert [row["name"] for row in finalists(rows, Question(max_bytes=1), ship)] == []
