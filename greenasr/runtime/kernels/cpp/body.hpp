@@ -571,8 +571,25 @@ static void large(const Part& p, const Rows& a, int block, int m, const Epilogue
   }
 }
 
-template <int NB, int B>
-static void large_rows(const Part& p, const Rows& a, int block, int from, int to, const Epilogue& e,
+// Bytes of a block of outputs whose digits are unpacked.
+static inline size_t unpacked_block(const Part& p) {
+  return size_t(p.depth) * kLanes * kDepth * (p.bits == 8 ? Isa::kEight : 1);
+}
+
+template <int MM, int B>
+static void large_blocks(const Part& p, const Rows& a, int block, int blocks, int m, const Epilogue& e, const uint8_t* bytes) {
+  constexpr int NB = Isa::kPanel;
+  const size_t each = unpacked_block(p);
+  int n = 0;
+  for (; n + NB <= blocks; n += NB) large<MM, NB, B>(p, a, block + n, m, e, bytes + n * each);
+  if constexpr (NB > 2)
+    if (blocks - n == 2) return large<MM, 2, B>(p, a, block + n, m, e, bytes + n * each);
+  if constexpr (NB > 1)
+    if (n < blocks) large<MM, 1, B>(p, a, block + n, m, e, bytes + n * each);
+}
+
+template <int B>
+static void large_rows(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e,
                        const uint8_t* bytes) {
   constexpr int wide = Isa::kWide;
   int m = from;
@@ -584,7 +601,7 @@ static void large_rows(const Part& p, const Rows& a, int block, int from, int to
     switch (take) {
 #define GREENASR_CASE(x) \
   case x:                \
-    if constexpr (x <= wide) large<x, NB, B>(p, a, block, m, e, bytes); \
+    if constexpr (x <= wide) large_blocks<x, B>(p, a, block, blocks, m, e, bytes); \
     break;
       GREENASR_CASE(1) GREENASR_CASE(2) GREENASR_CASE(3) GREENASR_CASE(4)
       GREENASR_CASE(5) GREENASR_CASE(6) GREENASR_CASE(7) GREENASR_CASE(8)
@@ -631,16 +648,6 @@ static void unpack_panel(const Part& p, int block, int blocks, uint8_t* bytes) {
     }
 }
 
-template <int B>
-static void large_panel(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e,
-                        const uint8_t* bytes) {
-  if constexpr (Isa::kPanel >= 3)
-    if (blocks == 3) return large_rows<3, B>(p, a, block, from, to, e, bytes);
-  if constexpr (Isa::kPanel >= 2)
-    if (blocks == 2) return large_rows<2, B>(p, a, block, from, to, e, bytes);
-  large_rows<1, B>(p, a, block, from, to, e, bytes);
-}
-
 static void product(const Part& p, const Rows& a, int block, int blocks, int from, int to, const Epilogue& e,
                     uint8_t* scratch) {
   if (p.groups == 1 && !p.generated && to - from <= Isa::kFew) {
@@ -651,18 +658,18 @@ static void product(const Part& p, const Rows& a, int block, int blocks, int fro
       default: return small_product<8>(p, a, block, blocks, from, to, e);
     }
   }
-  const int most = Isa::kPanel;
+  // Blocks that are unpacked together stay in the first cache; of a row they write as long a piece.
+  const size_t fit = kUnpackedRoom / (Isa::kPanel * unpacked_block(p));
+  const int most = Isa::kPanel * (fit > 1 ? int(fit) : 1);
   for (int b = 0; b < blocks;) {
     int take = blocks - b < most ? blocks - b : most;
     unpack_panel(p, block + b, take, scratch);
     switch (p.bits) {
-#define GREENASR_CASE(x) \
-  large_panel<Isa::template unpacked<x>()>(p, a, block + b, take, from, to, e, scratch); \
-  break;
-      case 1: GREENASR_CASE(1)
-      case 2: GREENASR_CASE(2)
-      case 4: GREENASR_CASE(4)
-      default: GREENASR_CASE(8)
+#define GREENASR_CASE(x) large_rows<Isa::template unpacked<x>()>(p, a, block + b, take, from, to, e, scratch)
+      case 1: GREENASR_CASE(1); break;
+      case 2: GREENASR_CASE(2); break;
+      case 4: GREENASR_CASE(4); break;
+      default: GREENASR_CASE(8);
 #undef GREENASR_CASE
     }
     b += take;

@@ -15,6 +15,7 @@ constexpr int kLanes = 16;   // outputs side by side in the layout
 constexpr int kDepth = 64;   // inputs a tile
 constexpr int kFewRows = 8;    // up to as many rows of activations make a block of their own
 constexpr int kMostRows = 16;  // rows of activations a block
+constexpr int kUnpackedRoom = 16384;  // bytes of unpacked digits that are used together, if more than one panel fits
 constexpr int kQueries = 4;    // queries that attend together
 
 // A run of rows at one width in the kernels' layout: tiles of 16 outputs x 64 inputs.  Of a tile, vector z (64 bytes)
@@ -85,7 +86,8 @@ struct Kernels {
   const char* name;
   int few_panel, many_panel;  // blocks of outputs that one call takes at best, for few rows and for many
   void (*quantize)(const Source&, int m, int8_t* values, size_t next, int depth, float* scale, int32_t* sums);
-  // Columns of `blocks` blocks from `block` on, for rows from..to; `scratch` holds blocks * depth * 1024 bytes.
+  // Columns of `blocks` blocks from `block` on, for rows from..to; `scratch` holds 3 * depth * 1024
+  // bytes and kUnpackedRoom.
   void (*product)(const Part&, const Rows&, int block, int blocks, int from, int to, const Epilogue&,
                   uint8_t* scratch);
   // Of n numbers y the largest and the sum of mass * exp(y - largest); without `mass` it is 1.

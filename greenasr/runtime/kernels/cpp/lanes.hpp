@@ -17,6 +17,9 @@ static inline f16 pick(i16 mask, f16 a, f16 b) { return mask ? a : b; }
 static inline i16 pick(i16 mask, i16 a, i16 b) { return mask ? a : b; }
 static inline f16 to_float(i16 x) { return __builtin_convertvector(x, f16); }
 static inline void store_bytes(int8_t* p, i16 x) { *reinterpret_cast<b16*>(p) = __builtin_convertvector(x, b16); }
+static inline f16 load(const float* p) { return *reinterpret_cast<const f16*>(p); }
+static inline i16 load(const int32_t* p) { return *reinterpret_cast<const i16*>(p); }
+static inline void store(float* p, f16 x) { *reinterpret_cast<f16*>(p) = x; }
 
 #else
 
@@ -128,11 +131,21 @@ static inline void store_bytes(int8_t* p, const i16& x) {
 #endif
 }
 
+// Part by part: a struct that is copied whole goes by way of memory.
+template <class R, class T>
+static inline R load_parts(const T* p) {
+  R r;
+  for (int i = 0; i < r.n; i++) r.part[i] = *reinterpret_cast<const typename R::Part*>(p + i * R::each);
+  return r;
+}
+static inline f16 load(const float* p) { return load_parts<f16>(p); }
+static inline i16 load(const int32_t* p) { return load_parts<i16>(p); }
+static inline void store(float* p, const f16& x) {
+  for (int i = 0; i < x.n; i++) *reinterpret_cast<f16::Part*>(p + i * f16::each) = x.part[i];
+}
+
 #endif
 
-static inline f16 load(const float* p) { return *reinterpret_cast<const f16*>(p); }
-static inline i16 load(const int32_t* p) { return *reinterpret_cast<const i16*>(p); }
-static inline void store(float* p, f16 x) { *reinterpret_cast<f16*>(p) = x; }
 static inline f16 all(float x) {
   const f16 zero = {};
   return x - zero;  // nothing to compute, as x + 0 would be
@@ -143,26 +156,36 @@ static inline i16 alli(int32_t x) {
 }
 static inline f16 load(const float* p, int n) {
   if (n >= kLanes) return load(p);
-  f16 x = all(0.0f);
-  memcpy(&x, p, size_t(n) * 4);
-  return x;
+  alignas(64) float x[kLanes] = {};
+  memcpy(x, p, size_t(n) * 4);
+  return load(x);
 }
 static inline void store(float* p, f16 x, int n) {
   if (n >= kLanes) return store(p, x);
-  memcpy(p, &x, size_t(n) * 4);
+  alignas(64) float numbers[kLanes];
+  store(numbers, x);
+  memcpy(p, numbers, size_t(n) * 4);
 }
 // The larger of each, NaN where x or y is.
 static inline f16 larger(f16 x, f16 y) { return pick(x > y, x, pick(x != x, x, y)); }
 
 static inline i16 bits(f16 x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<i16>(x);
+#else
   i16 v;
-  memcpy(&v, &x, 64);
+  for (int i = 0; i < v.n; i++) v.part[i] = reinterpret_cast<i16::Part>(x.part[i]);
   return v;
+#endif
 }
 static inline f16 of_bits(i16 v) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<f16>(v);
+#else
   f16 x;
-  memcpy(&x, &v, 64);
+  for (int i = 0; i < x.n; i++) x.part[i] = reinterpret_cast<f16::Part>(v.part[i]);
   return x;
+#endif
 }
 
 }  // namespace GREENASR_ISA_NAMESPACE

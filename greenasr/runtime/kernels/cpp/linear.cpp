@@ -328,7 +328,7 @@ void product_chunk(void* context, int chunk) {
     const Panels panels(j, p);
     if (at < panels.count) {
       const int block = panels.begin(at, p), blocks = panels.begin(at + 1, p) - block;
-      const size_t room = size_t(kUnpacked) * p.depth * kLanes * kDepth;
+      const size_t least = size_t(kUnpacked) * p.depth * kLanes * kDepth, room = least > kUnpackedRoom ? least : kUnpackedRoom;
       if (!j.v) return j.k->product(p, j.rows, block, blocks, from, to, j.e, panel_scratch.get(room));
       Epilogue e = j.e;
       e.stride = ptrdiff_t(blocks) * kLanes + kLanes;  // not a power of two
