@@ -209,17 +209,15 @@ struct Isa {
     }
   }
 
-  // One four of inputs: H halves of outputs, 8 bits as low and high digits of the half at `w`.
-  template <int MM, int H, int B>
-  static inline void step(__m256i (&few)[MM][H], const uint8_t* w, const int8_t* x) {
-    __m256i u[H];
-#pragma GCC unroll 8
-    for (int h = 0; h < H; h++) u[h] = get(w + h * (B == 8 ? 64 : 32));
+  // One four of inputs: two halves of outputs, of 8 bits low and high digits of the half at `w`.
+  template <int MM, int B>
+  static inline void step(__m256i (&few)[MM][2], const uint8_t* w, const int8_t* x, bool first) {
+    const __m256i u[2] = {get(w), get(w + (B == 8 ? 64 : 32))};
 #pragma GCC unroll 8
     for (int m = 0; m < MM; m++) {
       const __m256i its = four(x + m * kDepth);
 #pragma GCC unroll 8
-      for (int h = 0; h < H; h++) few[m][h] = dot(few[m][h], u[h], its);
+      for (int h = 0; h < 2; h++) few[m][h] = first ? _mm256_maddubs_epi16(u[h], its) : dot(few[m][h], u[h], its);
     }
   }
   template <int MM, int B>
@@ -247,16 +245,6 @@ struct Isa {
     for (int i = 0; i < MM * 2; i++) put(sums + i * 8, _mm256_setzero_si256());
     for (int pass = 0; pass < (B == 8 ? 2 : 1); pass++, w += 32, sums += 8) {
       int s = from;
-      if (B > 2 && from % 8 == 0)
-        for (; s + 8 <= to; s += 8) {
-          const uint8_t* u = w + size_t(s) * width;
-          const int8_t* x = a + size_t(s / 16) * next + s % 16 * 4;
-          __m256i few[MM][2];
-          clear(few);
-#pragma GCC unroll 8
-          for (int i = 0; i < 8; i++) step<MM, 2, B>(few, u + i * width, x + i * 4);
-          widen_tile<MM, B>(few, sums);
-        }
       if (B == 2 && from % 16 == 0)
         while (s + 16 <= to) {
           __m256i few[MM][2];
@@ -265,15 +253,24 @@ struct Isa {
             const uint8_t* u = w + size_t(s) * width;
             const int8_t* x = a + size_t(s / 16) * next;
 #pragma GCC unroll 16
-            for (int i = 0; i < 16; i++) step<MM, 2, B>(few, u + i * width, x + i * 4);
+            for (int i = 0; i < 16; i++) step<MM, B>(few, u + i * width, x + i * 4, false);
           }
+          widen_tile<MM, B>(few, sums);
+        }
+      if (s % 8 == 0)
+        for (; s + 8 <= to; s += 8) {
+          const uint8_t* u = w + size_t(s) * width;
+          const int8_t* x = a + size_t(s / 16) * next + s % 16 * 4;
+          __m256i few[MM][2];
+#pragma GCC unroll 8
+          for (int i = 0; i < 8; i++) step<MM, B>(few, u + i * width, x + i * 4, i == 0);
           widen_tile<MM, B>(few, sums);
         }
       while (s < to) {  // steps that begin or end within a tile
         __m256i few[MM][2];
         clear(few);
         for (const int end = to < (s / 8 + 1) * 8 ? to : (s / 8 + 1) * 8; s < end; s++)
-          step<MM, 2, B>(few, w + size_t(s) * width, a + size_t(s / 16) * next + s % 16 * 4);
+          step<MM, B>(few, w + size_t(s) * width, a + size_t(s / 16) * next + s % 16 * 4, false);
         widen_tile<MM, B>(few, sums);
       }
     }

@@ -46,54 +46,48 @@ static inline int32_t magnitude(const float* x, int n, int32_t most) {
     const i16 v = bits(load(x + k)) & 0x7fffffff;
     best = pick(v > best, v, best);
   }
-  for (; k < n; k++) {
-    int32_t v;
-    memcpy(&v, x + k, 4);
-    v &= 0x7fffffff;
-    most = v > most ? v : most;
+  if (k < n) {
+    const i16 v = bits(load(x + k, n - k)) & 0x7fffffff;
+    best = pick(v > best, v, best);
   }
   const int32_t of_all = largest16(best);
   return of_all > most ? of_all : most;
+}
+
+template <bool Fixed>
+static inline i16 rounded(f16 x, float inverse, i16& strange) {
+  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest even integer
+  const int32_t its_bits = 0x4b400000;
+  i16 v = bits(x * inverse + magic);
+  if (Fixed) {  // integers order as these numbers do, negative ones below all others
+    const i16 most = alli(its_bits + 127), least = alli(its_bits - 127);
+    v = pick(v > most, most, v);
+    v = pick(v > least, v, least);
+    strange |= bits(x - x);
+  }
+  return v - its_bits;
 }
 
 // n values to int8 at q[0], q[1], …, broken into tiles `next` bytes apart; `at` counts inputs.  Their sum.  With a
 // step of their own, `Fixed`, larger ones become 127, and `odd` is no longer 0 behind one with NaN or infinity.
 template <bool Fixed>
 static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, size_t next, int at, int32_t& odd) {
-  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to the nearest even integer
-  const int32_t its_bits = 0x4b400000;
-  const i16 most = alli(its_bits + 127), least = alli(its_bits - 127);
   i16 sum = alli(0), strange = alli(0);
-  int32_t rest = 0;
-  int k = 0;
-  while (k < n) {
-    int in = (at + k) % kDepth, room = kDepth - in;
+  for (int k = 0; k < n;) {
+    const int in = (at + k) % kDepth, room = kDepth - in, take = n - k < room ? n - k : room;
     int8_t* to = q + size_t((at + k) / kDepth) * next + in;
-    int take = n - k < room ? n - k : room, i = 0;
+    int i = 0;
     for (; i + kLanes <= take; i += kLanes) {
-      const f16 from = load(x + k + i);
-      i16 v = bits(from * inverse + magic);
-      if (Fixed) {  // integers order as these numbers do, negative ones below all others
-        v = pick(v > most, most, v);
-        v = pick(v > least, v, least);
-        strange |= bits(from - from);
-      }
-      v = v - its_bits;
+      const i16 v = rounded<Fixed>(load(x + k + i), inverse, strange);
       sum += v;
       store_bytes(to + i, v);
     }
-    for (; i < take; i++) {
-      const float r = x[k + i] * inverse + magic, none = x[k + i] - x[k + i];
-      int32_t v, its;
-      memcpy(&v, &r, 4);
-      if (Fixed) {
-        memcpy(&its, &none, 4);
-        odd |= its;
-        v = v > its_bits + 127 ? its_bits + 127 : v < its_bits - 127 ? its_bits - 127 : v;
-      }
-      v -= its_bits;
-      rest += v;
-      to[i] = int8_t(v);
+    if (i < take) {
+      const i16 v = rounded<Fixed>(load(x + k + i, take - i), inverse, strange);  // zeros behind
+      int8_t bytes[kLanes];
+      sum += v;
+      store_bytes(bytes, v);
+      memcpy(to + i, bytes, size_t(take - i));
     }
     k += take;
   }
@@ -101,7 +95,7 @@ static inline int32_t round_to(const float* x, int n, float inverse, int8_t* q, 
     const i4 any = (quarter(strange, 0) | quarter(strange, 1)) | (quarter(strange, 2) | quarter(strange, 3));
     odd |= (any[0] | any[1]) | (any[2] | any[3]);
   }
-  return rest + sum16(sum);
+  return sum16(sum);
 }
 
 // One row of activations: a = round(127 x / max|x|), scale = max|x| / 127; with a step of the source's a = round(x / step),
@@ -550,7 +544,7 @@ static void large(const Part& p, const Rows& a, int block, int m, const Epilogue
   alignas(64) int32_t sums[MM * NB * kLanes];
   if (p.groups == 1) {
     Isa::template tile<MM, NB, B>(bytes, size_t(p.depth) * kLanes * kDepth, a.at(m), a.next(), 0,
-                                      p.depth * kDepth / 4, sums);
+                                      (p.group + 3) / 4, sums);
     return write_out<MM, NB>(sums, p, a, block, m, e);
   }
   f16 total[MM * NB];

@@ -144,6 +144,25 @@ int main() {
         }
       }
     }
+  // The largest sums that there are: every product as large as it can be.
+  for (int bits : {1, 2, 4, 8})
+    for (int sign : {-1, 1}) {
+      const int rows = 20, cols = 700, most = bits == 1 ? 1 : (1 << (bits - 1)) - 1;
+      Matrix w(cols, 0);
+      const std::vector<int8_t> c(size_t(rows) * cols, int8_t(most));
+      const float step = 1.0f;
+      w.add(c.data(), rows, bits, &step, 1);
+      const auto vectors = normal(size_t(rows) * 3);
+      for (int count : {1, 3, 8, 21}) {
+        const std::vector<float> x(size_t(count) * cols, float(sign));
+        choose_kernels("portable");
+        const auto expected = results(w, x, count, vectors);
+        for (const Kernels* k : isas) {
+          choose_kernels(k->name);
+          same("largest product", k->name, results(w, x, count, vectors), expected);
+        }
+      }
+    }
   for (int streams : {1, 3}) {
     Matrix input(30, 0), recurrent(40, 0);
     const auto a = codes(2, 160 * 30), b = codes(4, 160 * 40);
