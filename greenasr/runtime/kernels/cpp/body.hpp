@@ -460,7 +460,7 @@ static inline u16 spread(u16 word, int s) {
 static void generate(const Generated& g, int block, int cols, int depth, uint8_t* bytes) {
   alignas(64) uint32_t numbers[kLanes];
   for (int n = 0; n < kLanes; n++) numbers[n] = uint32_t(block * kLanes + n) << 12;
-  const u16 row = *reinterpret_cast<const u16*>(numbers);
+  const u16 row = load(numbers);
   for (int j = 0; j < 2 * depth; j++) {
     u16 counter = row + uint32_t(j), negative = hashed(counter, g.keys[0]), mask;
     if (g.structured) {
@@ -483,13 +483,13 @@ static void generate(const Generated& g, int block, int cols, int depth, uint8_t
     if (g.keep == 256 && !g.structured && 32 * j + 32 <= cols) {
       for (int s = 0; s < 8; s++, bytes += 64) {
         u16 digits = 0x02020202u - (spread(negative, s) << 1);
-        memcpy(bytes, &digits, 64);
+        store(bytes, digits);
       }
       continue;
     }
     for (int s = 0; s < 8; s++, bytes += 64) {
       u16 digits = 0x01010101u + spread(mask, s) - (spread(negative, s) << 1);
-      memcpy(bytes, &digits, 64);
+      store(bytes, digits);
     }
   }
 }

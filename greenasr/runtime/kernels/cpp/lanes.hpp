@@ -19,6 +19,8 @@ static inline f16 to_float(i16 x) { return __builtin_convertvector(x, f16); }
 static inline void store_bytes(int8_t* p, i16 x) { *reinterpret_cast<b16*>(p) = __builtin_convertvector(x, b16); }
 static inline f16 load(const float* p) { return *reinterpret_cast<const f16*>(p); }
 static inline i16 load(const int32_t* p) { return *reinterpret_cast<const i16*>(p); }
+static inline u16 load(const uint32_t* p) { return *reinterpret_cast<const u16*>(p); }
+static inline void store(uint8_t* p, u16 x) { *reinterpret_cast<u16*>(p) = x; }
 static inline void store(float* p, f16 x) { *reinterpret_cast<f16*>(p) = x; }
 
 #else
@@ -140,6 +142,10 @@ static inline R load_parts(const T* p) {
 }
 static inline f16 load(const float* p) { return load_parts<f16>(p); }
 static inline i16 load(const int32_t* p) { return load_parts<i16>(p); }
+static inline u16 load(const uint32_t* p) { return load_parts<u16>(p); }
+static inline void store(uint8_t* p, const u16& x) {
+  for (int i = 0; i < x.n; i++) *reinterpret_cast<u16::Part*>(p + i * kRegister) = x.part[i];
+}
 static inline void store(float* p, const f16& x) {
   for (int i = 0; i < x.n; i++) *reinterpret_cast<f16::Part*>(p + i * f16::each) = x.part[i];
 }
