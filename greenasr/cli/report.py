@@ -34,20 +34,22 @@ def print_table(run: Path) -> None:
     out.print()
     width = max(len("full precision"), *(len(shrunk.label(row)) for row in value["models"])) + 2
     out.print(
-        f"{'model':<{width}} {'file':>10} {'smaller':>8} {'dev':>6} {'test':>6}  verdict",
+        f"{'model':<{width}} {'file':>10} {'smaller':>8} {'activations':>12} {'dev':>6} {'test':>6}  verdict",
         highlight=False,
         soft_wrap=True,
     )
     full = value["full"]
-    rows = [("full precision", full["bytes"], 1.0, full["dev"], full["test"], "")]
+    rows = [("full precision", full["bytes"], 1.0, "float32", full["dev"], full["test"], "")]
     for row in sorted(value["models"], key=lambda row: -row["bytes"]):
         name = shrunk.label(row) + (" *" if row["name"] == value["smallest"] else "")
         verdict = row.get("verdict") or ("" if row["passes_dev"] else "loses words on dev")
-        rows.append((name, row["bytes"], row["ratio"], row["dev"], row.get("test"), verdict))
-    for name, size, ratio, dev, test, verdict in rows:
+        kind = shrunk.KINDS[row["activations"]]
+        rows.append((name, row["bytes"], row["ratio"], kind, row["dev"], row.get("test"), verdict))
+    for name, size, ratio, kind, dev, test, verdict in rows:
         heard = f"{test['wer']:.2f}" if test else "–"
         line = (
-            f"{name:<{width}} {shrunk.size(size):>10} {ratio:>7.1f}x {dev['wer']:>6.2f} {heard:>6}  {verdict}"
+            f"{name:<{width}} {shrunk.size(size):>10} {ratio:>7.1f}x {kind:>12} {dev['wer']:>6.2f} "
+            f"{heard:>6}  {verdict}"
         )
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     if (run / "system" / "answer.json").exists():
