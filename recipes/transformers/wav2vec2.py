@@ -4,6 +4,7 @@
 
     OUT/corpus         strings of digits in espeak's voices; nobody speaks in two of train, dev and test
     OUT/full.packed    the model in full precision, trained from its config and nothing else
+    OUT/longer.packed  the same trained on, as long as a small model is: what the passes alone give
     OUT/small          what `greenasr.shrink` leaves: smallest.packed, answer.json, report.html
     OUT/small.onnx     the small model as torch exports it, with the file's codes for its weights
     OUT/result.json    the figures that are printed
@@ -15,6 +16,7 @@ ONNX Runtime hears it from the same codes.  A run that was stopped goes on when 
 from __future__ import annotations
 
 import argparse
+import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,39 +73,38 @@ def utterances(corpus: Path, split: str) -> list[Utterance]:
     return rows
 
 
-def trained(out: Path, task: Utterances, settings: Training, tell: Bars) -> Wav2Vec2ForCTC:
-    """The model in full precision, from its config and the seed."""
-    torch.manual_seed(settings.seed)
-    model, path = Wav2Vec2ForCTC(CONFIG), out / "full.packed"
+def trained(path: Path, model: Any, task: Utterances, settings: Training, tell: Bars) -> Any:
+    """A model after training in full precision, as a packed file of floats has it."""
+    run = path.with_suffix("")
     if not path.exists():
         fit_(
-            model, task, NoCompression(), settings, run=out / "full",
-            on_step=lambda step, of, loss: tell("training", step, of, f"loss {loss:.3f}"),
+            model, task, NoCompression(), settings, run=run,
+            on_step=lambda step, of, loss: tell(path.stem, step, of, f"loss {loss:.3f}"),
         )  # fmt: skip
         save_module(path, model)
-        (out / "full" / "checkpoint.pt").unlink()
+        (run / "checkpoint.pt").unlink()
     greenasr.load_into(model, path)
     return model.eval()
 
 
 class Logits(nn.Module):
-    """Samples in, logits out, as an exporter likes it."""
+    """What the exporter wants: samples (N, n) to a tensor (N, T, C)."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, samples: Tensor) -> Tensor:
-        """(N, n) -> (N, T, C)."""
+        """The model's logits."""
         return self.model(samples).logits
 
 
-def exported(model: nn.Module, path: Path, packed: Path, example: Tensor) -> list[str]:
+def exported(model: Any, path: Path, packed: Path, example: Tensor) -> list[str]:
     """Write the model as ONNX with the codes of ``packed``; the names of the weights that are codes in it."""
     with atomic(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, that another one is newer
         torch.onnx.export(
-            Logits(model).eval(), (example[None],), str(temporary), dynamo=False, opset_version=17,
+            Logits(model), (example[None],), str(temporary), dynamo=False, opset_version=17,
             input_names=["samples"], output_names=["logits"],
             dynamic_axes={"samples": {1: "samples"}, "logits": {1: "frames"}},
         )  # fmt: skip
@@ -112,28 +113,31 @@ def exported(model: nn.Module, path: Path, packed: Path, example: Tensor) -> lis
     return names
 
 
-class InOnnxRuntime(nn.Module):
+class InOnnxRuntime:
     """An ONNX file in place of the model, on one core: samples (1, n) to logits (1, T, C)."""
 
     device = "cpu"
 
     def __init__(self, path: Path):
-        super().__init__()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(path), options)
 
-    def forward(self, samples: Tensor) -> Any:
+    def __call__(self, samples: Tensor) -> Any:
         """What the model itself returns, as far as `CtcEncoder` looks at it."""
-        return SimpleNamespace(
-            logits=torch.from_numpy(self.session.run(None, {"samples": samples.numpy()})[0])
-        )
+        (logits,) = self.session.run(None, {"samples": samples.numpy()})
+        return SimpleNamespace(logits=torch.from_numpy(logits))
 
 
 def difference(one: Sequence[Scored], other: Sequence[Scored]) -> tuple[int, int]:
     """Tokens of ``other`` that are not those of ``one``, aligned as for a WER, and how many ``one`` has."""
     errors = [said(a.errors.utt_id, a.hyp, b.hyp).errors for a, b in zip(one, other, strict=True)]
     return sum(e.total for e in errors), sum(e.n_ref for e in errors)
+
+
+def errors_of(row: dict[str, Any]) -> int:
+    """Of a model on test, as the answer has them."""
+    return sum(row["test"][kind] for kind in ("sub", "del", "ins"))
 
 
 def run(settings: argparse.Namespace, tell: Bars) -> dict[str, Any]:
@@ -145,19 +149,22 @@ def run(settings: argparse.Namespace, tell: Bars) -> dict[str, Any]:
     )  # fmt: skip
     task = Utterances({s: utterances(out / "corpus", s) for s in ("train", "dev", "test")}, WAY, BATCH)
     whole = Training(settings.epochs, lr=1e-3, warmup=0.1, weight_decay=0.01, leg=50, seed=settings.seed)
-    model = trained(out, task, whole, tell)
+    torch.manual_seed(settings.seed)
+    model = trained(out / "full.packed", Wav2Vec2ForCTC(CONFIG), task, whole, tell)
     space = Space(training=Training(settings.shrink_epochs, lr=5e-4, weight_decay=0.0, leg=50))
     question = Question(max_wer_increase=settings.max_wer_increase)
     found = greenasr.shrink(model, task, out / "small", space=space, question=question, tell=tell)
-    assert found is not None  # no worker was asked for
     shrunk.write(out / "small")
     print_table(out / "small")
-    if found.path is None:
+    if found is None or found.path is None:
         raise ValueError("no smaller model may take the full one's place: train for more --epochs.")
     fresh, path = Wav2Vec2ForCTC(CONFIG).eval(), out / "small.onnx"
     greenasr.load_into(fresh, found.path)
     codes = exported(fresh, path, found.path, task.sets["test"][0].inputs)
-    torch_heard, onnx_heard = (task.score(each, "test") for each in (fresh, InOnnxRuntime(path)))
+    longer = trained(out / "longer.packed", copy.deepcopy(model), task, space.training, tell)
+    torch_heard, longer_heard = (task.score(each, "test") for each in (fresh, longer))
+    there = InOnnxRuntime(path)
+    onnx_heard = [WAY.heard(there, row) for row in task.sets["test"]]
     (judged,) = (row for row in found.answer["models"] if row["name"] == found.answer["smallest"])
     differing, tokens = difference(torch_heard, onnx_heard)
     return {
@@ -166,7 +173,9 @@ def run(settings: argparse.Namespace, tell: Bars) -> dict[str, Any]:
         "times smaller": judged["ratio"],
         "bytes as ONNX": path.stat().st_size,
         "weights with codes there": len(codes),
-        "errors when it was judged": sum(judged["test"][kind] for kind in ("sub", "del", "ins")),
+        "errors of the full model": errors_of(found.answer["full"]),
+        "errors of the full model, trained on as long": sum(row.errors.total for row in longer_heard),
+        "errors when it was judged": errors_of(judged),
         "errors in torch, loaded back": sum(row.errors.total for row in torch_heard),
         "errors in ONNX Runtime": sum(row.errors.total for row in onnx_heard),
         "words": sum(row.errors.n_ref for row in torch_heard),
