@@ -4,7 +4,7 @@
 
     OUT/corpus         strings of digits in espeak's voices; nobody speaks in two of train, dev and test
     OUT/full.packed    the model in full precision, trained from its config and nothing else
-    OUT/longer.packed  the same trained on, as long as a small model is: what the passes alone give
+    OUT/longer.packed  with --longer: the same trained on, as long as a small model is: what the passes alone give
     OUT/small          what `greenasr.shrink` leaves: smallest.packed, answer.json, report.html
     OUT/small.onnx     the small model as torch exports it, with the file's codes for its weights
     OUT/result.json    the figures that are printed
@@ -19,6 +19,7 @@ import argparse
 import copy
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,6 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
-from transformers import logging as transformers_logging
 
 import greenasr
 from greenasr.cli.progress import Bars, bars
@@ -56,7 +56,6 @@ CONFIG = Wav2Vec2Config(
     activation_dropout=0.0, attention_dropout=0.0, feat_proj_dropout=0.0, final_dropout=0.0, layerdrop=0.0,
     attn_implementation="eager",  # the others have no second derivatives, which Hessian costs need
 )  # fmt: skip
-BATCH = 16
 WAY = CtcEncoder(
     encode=lambda text: [1 + DIGITS.index(word) for word in text.split()],
     decode=lambda ids: " ".join(DIGITS[i - 1] for i in ids),
@@ -68,8 +67,8 @@ def utterances(corpus: Path, split: str) -> list[Utterance]:
     rows = []
     for cut in load_cuts(corpus / f"{split}.cuts.jsonl.gz"):
         heard = torch.from_numpy(audio.samples(cut))
-        heard = (heard - heard.mean()) / heard.std()
-        rows.append(Utterance(cut.id, heard, " ".join(words(cut)), speaker(cut)))
+        seen = (heard - heard.mean()) / heard.std()
+        rows.append(Utterance(cut.id, seen, " ".join(words(cut)), speaker(cut)))
     return rows
 
 
@@ -82,7 +81,7 @@ def trained(path: Path, model: Any, task: Utterances, settings: Training, tell: 
             on_step=lambda step, of, loss: tell(path.stem, step, of, f"loss {loss:.3f}"),
         )  # fmt: skip
         save_module(path, model)
-        (run / "checkpoint.pt").unlink()
+        (run / "checkpoint.pt").unlink(missing_ok=True)
     greenasr.load_into(model, path)
     return model.eval()
 
@@ -113,20 +112,17 @@ def exported(model: Any, path: Path, packed: Path, example: Tensor) -> list[str]
     return names
 
 
-class InOnnxRuntime:
-    """An ONNX file in place of the model, on one core: samples (1, n) to logits (1, T, C)."""
+def in_onnx_runtime(path: Path) -> Any:
+    """An ONNX file in place of the model, on one core: samples (1, n) to what `CtcEncoder` looks at."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options)
 
-    device = "cpu"
+    def model(samples: Tensor) -> Any:
+        return SimpleNamespace(logits=torch.from_numpy(session.run(None, {"samples": samples.numpy()})[0]))
 
-    def __init__(self, path: Path):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(path), options)
-
-    def __call__(self, samples: Tensor) -> Any:
-        """What the model itself returns, as far as `CtcEncoder` looks at it."""
-        (logits,) = self.session.run(None, {"samples": samples.numpy()})
-        return SimpleNamespace(logits=torch.from_numpy(logits))
+    model.device = "cpu"  # type: ignore[attr-defined]
+    return model
 
 
 def difference(one: Sequence[Scored], other: Sequence[Scored]) -> tuple[int, int]:
@@ -144,28 +140,31 @@ def run(settings: argparse.Namespace, tell: Bars) -> dict[str, Any]:
     """Everything, and its figures."""
     out: Path = settings.out
     generate_speech(
-        out / "corpus", settings.hours, settings.seed, settings.jobs,
-        lambda done, of, split: tell(f"speech of {split}", done, of), settings.utterances, "digits",
+        out / "corpus", settings.hours, settings.seed, utterances=settings.utterances, domain="digits",
+        tell=lambda done, of, split: tell(f"speech of {split}", done, of),
     )  # fmt: skip
-    task = Utterances({s: utterances(out / "corpus", s) for s in ("train", "dev", "test")}, WAY, BATCH)
+    task = Utterances({s: utterances(out / "corpus", s) for s in ("train", "dev", "test")}, WAY, 16)
     whole = Training(settings.epochs, lr=1e-3, warmup=0.1, weight_decay=0.01, leg=50, seed=settings.seed)
     torch.manual_seed(settings.seed)
-    model = trained(out / "full.packed", Wav2Vec2ForCTC(CONFIG), task, whole, tell)
+    model = Wav2Vec2ForCTC(CONFIG)
+    if settings.start:
+        greenasr.load_into(model, settings.start)
+    model = trained(out / "full.packed", model, task, whole, tell)
     space = Space(training=Training(settings.shrink_epochs, lr=5e-4, weight_decay=0.0, leg=50))
-    question = Question(max_wer_increase=settings.max_wer_increase)
-    found = greenasr.shrink(model, task, out / "small", space=space, question=question, tell=tell)
+    asked = Question(settings.max_wer_increase, max_bytes=settings.max_bytes)
+    found = greenasr.shrink(model, task, out / "small", space=space, question=asked, tell=tell)
     shrunk.write(out / "small")
     print_table(out / "small")
     if found is None or found.path is None:
         raise ValueError("no smaller model may take the full one's place: train for more --epochs.")
-    fresh, path = Wav2Vec2ForCTC(CONFIG).eval(), out / "small.onnx"
-    greenasr.load_into(fresh, found.path)
-    codes = exported(fresh, path, found.path, task.sets["test"][0].inputs)
-    longer = trained(out / "longer.packed", copy.deepcopy(model), task, space.training, tell)
+    greenasr.load_into(fresh := Wav2Vec2ForCTC(CONFIG).eval(), found.path)
+    codes = exported(fresh, path := out / "small.onnx", found.path, task.sets["test"][0].inputs)
+    longer = model
+    if settings.longer:
+        longer = trained(out / "longer.packed", copy.deepcopy(model), task, space.training, tell)
     torch_heard, longer_heard = (task.score(each, "test") for each in (fresh, longer))
-    there = InOnnxRuntime(path)
-    onnx_heard = [WAY.heard(there, row) for row in task.sets["test"]]
-    (judged,) = (row for row in found.answer["models"] if row["name"] == found.answer["smallest"])
+    onnx_heard = list(map(partial(WAY.heard, in_onnx_runtime(path)), task.sets["test"]))
+    judged = next(row for row in found.answer["models"] if row["name"] == found.answer["smallest"])
     differing, tokens = difference(torch_heard, onnx_heard)
     return {
         "bytes": found.path.stat().st_size,
@@ -194,10 +193,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=8, help="of the training in full precision")
     parser.add_argument("--shrink-epochs", type=float, default=2, help="of every training of a small model")
     parser.add_argument("--max-wer-increase", type=float, default=1.5, help="points that may be lost")
+    parser.add_argument("--max-bytes", type=int, help="ask for the best model of this size instead")
+    parser.add_argument("--start", type=Path, help="a packed model in place of chance; --epochs 0 keeps it")
+    parser.add_argument("--longer", action="store_true", help="make longer.packed and hear it")
     parser.add_argument("--seed", type=int, default=0, help="of speech, first weights and order")
-    parser.add_argument("--jobs", type=int, default=2, help="processes that generate speech")
     settings = parser.parse_args()
-    transformers_logging.set_verbosity_error()
     with bars() as tell:
         value = run(settings, tell)
     write_json(settings.out / "result.json", value)
