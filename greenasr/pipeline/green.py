@@ -234,7 +234,7 @@ def _words(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict
 
 def _heard(place: Place, row: str) -> tuple[str, str]:
     """The stage whose lists teach a row's speakers, and where they lie in its folder."""
-    return ("rescored", "low") if row in place.recipe.lm.rows else ("words", "")
+    return (hybrid_lm.PASSES["words"], "low") if row in place.recipe.lm.rows else ("words", "")
 
 
 def _lhuc(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[str, Any]:
