@@ -28,6 +28,7 @@ from greenasr.models.ternary import TernaryConfig, ternary_config
 
 KERNELS = (33, 39, 51, 63, 75)
 WIDTHS = (1, 1, 2, 2, 2)
+ENDS = (33, 87)
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class QuartzNetConfig:
     """Shape of the network; ``vocab`` counts the blank, which is class 0.
 
     ``width`` is W of NxMxW; ``kernels`` and ``widths`` give every block its own taps and channels instead of
-    the published ones, ``epilogue`` is the channels of C2 and C3 (default 2W and 4W), ``stride`` the frames
-    in one output frame.  ``skips`` are trained, identity, ternary or none, see `models.separable`;
-    ``ternary`` chooses the residual blocks whose 1x1 convolutions are generated.
+    the published ones, ``epilogue`` is the channels of C2 and C3 (default 2W and 4W), ``ends`` the taps of C1
+    and C2, ``stride`` the frames in one output frame.  C2 alone hears 173 output frames: utterances of a few
+    seconds, of which there are not many, want fewer.  ``skips`` are trained, identity, ternary or none, see
+    `models.separable`; ``ternary`` chooses the residual blocks whose 1x1 convolutions are generated.
     """
 
     feat_dim: int
@@ -48,6 +50,7 @@ class QuartzNetConfig:
     kernels: tuple[int, ...] = ()
     widths: tuple[int, ...] = ()
     epilogue: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ENDS
     stride: int = 2
     dropout: float = 0.0
     skips: str = "trained"
@@ -67,7 +70,10 @@ class QuartzNetConfig:
         object.__setattr__(self, "ternary", ternary_config(self.ternary))
         if len(self.epilogue) != 2 or min(*self.widths, *self.epilogue) < 1:
             raise ValueError(f"widths and the two of the epilogue must be at least 1, got {asdict(self)}.")
-        if odd := [k for k in self.kernels if k < 1 or k % 2 == 0]:
+        object.__setattr__(self, "ends", tuple(self.ends))
+        if len(self.ends) != 2:
+            raise ValueError(f"ends are {self.ends}: give the taps of the first and of the last layer.")
+        if odd := [k for k in (*self.kernels, *self.ends) if k < 1 or k % 2 == 0]:
             raise ValueError(f"a kernel has {odd[0]} taps: give odd numbers, which have a middle.")
         check_skips(self.skips, self.ternary, n)
 
@@ -82,12 +88,12 @@ class QuartzNet(nn.Module):
     def __init__(self, config: QuartzNetConfig):
         super().__init__()
         self.config = c = config
-        self.prologue = Block(c.feat_dim, c.width, 33, stride=c.stride, dropout=c.dropout)
+        self.prologue = Block(c.feat_dim, c.width, c.ends[0], stride=c.stride, dropout=c.dropout)
         self.blocks = residual_blocks(c.width, c.widths, c.kernels, c.repeat, c.skips, c.dropout, c.ternary)
         wide, wider = c.epilogue
         self.epilogue = nn.ModuleList(
             (
-                Block(c.widths[-1], wide, 87, dilation=2, dropout=c.dropout),
+                Block(c.widths[-1], wide, c.ends[1], dilation=2, dropout=c.dropout),
                 Block(wide, wider, 1, depth=False, dropout=c.dropout),
             )
         )

@@ -12,7 +12,9 @@ from greenasr.models.quartznet import QuartzNet, QuartzNetConfig
 from greenasr.models.separable import Frames, normalize
 from greenasr.tasks.networks import build
 
-SMALL_QUARTZ = QuartzNetConfig(5, 4, blocks=2, repeat=2, width=6, kernels=(5, 3), epilogue=(8, 10))
+SMALL_QUARTZ = QuartzNetConfig(
+    5, 4, blocks=2, repeat=2, width=6, kernels=(5, 3), epilogue=(8, 10), ends=(9, 7)
+)
 SMALL_MATCHBOX = MatchboxNetConfig(5, 3, blocks=2, repeat=2, width=6, edge=8)
 
 
@@ -201,3 +203,12 @@ def test_features_and_lengths_that_do_not_fit_are_refused():
         model(torch.zeros(1, 4, 6))
     with pytest.raises(ValueError, match="do not fit 1 utterances padded to 4 frames"):
         model(torch.zeros(1, 4, 5), torch.tensor([5]))
+
+
+@pytest.mark.parametrize(("ends", "message"), [((9, 8), "8 taps: give odd"), ((9,), "first and of the last")])
+def test_ends_of_quartznet_are_two_odd_numbers_of_taps(ends, message):
+    with pytest.raises(ValueError, match=message):
+        build("quartznet", SMALL_QUARTZ.to_json() | {"ends": ends})
+    model = QuartzNet(SMALL_QUARTZ)
+    taps = [block.subs[0].depthwise.weight.shape[2] for block in (model.prologue, model.epilogue[0])]
+    assert taps == [9, 7]

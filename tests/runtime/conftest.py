@@ -23,7 +23,8 @@ SIZES: dict[str, dict[str, Any]] = {
               "strides": [1, 1, 0, 3], "xent": False},
     "rnnt": {"feat_dim": 8, "vocab": 12, "encoder_layers": 2, "encoder_dim": 16, "predictor_layers": 2,
              "predictor_dim": 12, "embedding_dim": 8, "joint_dim": 16},
-    "quartznet": {"feat_dim": 8, "vocab": 10, "blocks": 2, "repeat": 2, "width": 8, "kernels": [5, 9]},
+    "quartznet": {"feat_dim": 8, "vocab": 10, "blocks": 2, "repeat": 2, "width": 8, "kernels": [5, 9],
+                  "ends": [11, 7]},
     "matchboxnet": {"feat_dim": 8, "classes": 6, "blocks": 2, "repeat": 2, "width": 8, "edge": 12},
 }  # fmt: skip
 Made = Callable[..., tuple[Packed, nn.Module]]
