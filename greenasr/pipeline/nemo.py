@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from greenasr.data.features import Features
 from greenasr.data.text import Letters
+from greenasr.models.quartznet import ENDS
 from greenasr.pipeline.nemo_archive import read_nemo
 from greenasr.pipeline.units import KeywordUnits, Labels
 from greenasr.tasks.networks import build
@@ -165,7 +166,7 @@ def _edges(blocks: Sequence[_Block], first: tuple[int, int], last: tuple[int, in
 
 
 def _quartznet(blocks: Sequence[_Block], config: Mapping[str, Any], labels: int) -> dict[str, Any]:
-    middle = _edges(blocks, (33, 1), (87, 2))
+    middle = _edges(blocks, (ENDS[0], 1), (ENDS[1], 2))
     return {
         "feat_dim": int(config["encoder"]["feat_in"]),
         "vocab": labels + 1,

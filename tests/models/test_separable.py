@@ -209,6 +209,9 @@ def test_features_and_lengths_that_do_not_fit_are_refused():
 def test_ends_of_quartznet_are_two_odd_numbers_of_taps(ends, message):
     with pytest.raises(ValueError, match=message):
         build("quartznet", SMALL_QUARTZ.to_json() | {"ends": ends})
+
+
+def test_the_first_and_the_last_wide_layer_have_the_ends_taps():
     model = QuartzNet(SMALL_QUARTZ)
     taps = [block.subs[0].depthwise.weight.shape[2] for block in (model.prologue, model.epilogue[0])]
     assert taps == [9, 7]
