@@ -13,18 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from greenasr.compress.fit import Training
 from greenasr.decode.ctc import PrefixBeam
-from greenasr.pipeline.recipe import Compress, Row
+from greenasr.pipeline.recipe import Row
 from greenasr.pipeline.speech_recipe import (
-    Corpus,
-    FeatureSettings,
     LabelSettings,
-    LmSettings,
+    SpeechRecipe,
     check_end_to_end,
     check_rows,
     load_speech,
-    plain,
 )
 from greenasr.tasks.networks import CTC_MODELS, configure
 
@@ -95,40 +91,14 @@ class CtcRow(Row):
         return super().name if self.start == "float" else f"{self.start}-{super().name}"
 
 
-@dataclass(frozen=True)
-class CtcRecipe:
+@dataclass(frozen=True, kw_only=True)
+class CtcRecipe(SpeechRecipe):
     """One set of tables."""
 
-    title: str
-    corpus: Corpus
-    features: FeatureSettings
     labels: LabelSettings
-    model: Mapping[str, Any]
     task: TaskSettings
-    train: Training
-    compress: Compress
     decode: DecodeSettings
     rows: tuple[CtcRow, ...]
-    lm: LmSettings = LmSettings()
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        """No row is adapted to speakers."""
-        return ()
-
-    @property
-    def lists_are_tuned(self) -> bool:
-        """Where rows are rescored, by whatever."""
-        return self.decode.order > 0 or bool(self.lm.rows)
-
-    @property
-    def ngram_in_first_pass(self) -> bool:
-        """The lists that are rescored are the network's own."""
-        return False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, to be kept beside the results."""
-        return plain(self)
 
     def row(self, name: str) -> CtcRow:
         """The row of that name; ValueError where there is none."""
@@ -153,20 +123,9 @@ def network_settings(model: Mapping[str, Any], bins: int, vocab: int) -> Any:
     return configure(kind, {**shape, "feat_dim": bins, "vocab": vocab})
 
 
-SECTIONS: dict[str, type[Any]] = {
-    "corpus": Corpus,
-    "features": FeatureSettings,
-    "labels": LabelSettings,
-    "task": TaskSettings,
-    "train": Training,
-    "compress": Compress,
-    "decode": DecodeSettings,
-}
-
-
 def load_ctc_recipe(path: str | Path) -> CtcRecipe:
     """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or odd."""
-    return load_speech(path, CtcRecipe, CtcRow, SECTIONS, _check)
+    return load_speech(path, CtcRecipe, _check)
 
 
 def _check(recipe: CtcRecipe) -> None:
@@ -175,11 +134,6 @@ def _check(recipe: CtcRecipe) -> None:
     if recipe.labels.packed and not recipe.corpus.source:
         raise ValueError("[labels] packed lies in the folder of a corpus: name its [corpus] source too.")
     check_end_to_end(recipe, "CTC networks")
-    check_rows(
-        recipe,
-        "method 'float' without a network of its own",
-        {"lm": recipe.lm.rows},
-        lambda row: [r for r in recipe.rows if (r.method, r.start) == ("admm", row.start)],
-    )
+    check_rows(recipe, "method 'float' without a network of its own", {"lm": recipe.lm.rows})
     for row in recipe.rows:
         recipe.settings_of(row, 2)

@@ -139,7 +139,7 @@ def _of_seed(kind: Kind, place: Place, part: str, seed: int) -> list[Stage]:
         if row.method in PLANNED:
             costs = f"{home}/{rows.costs_of(row)}"
             if costs not in {stage.name for stage in made}:
-                rivals = tuple(f"{home}/{r.name}" for r in _rivals(place, row))
+                rivals = tuple(f"{home}/{r.name}" for r in place.recipe.rivals(row))
                 work, trains = partial(_costs, kind, place, part, seed, row), row.method == "search"
                 made.append(Stage(costs, (*needs, *rivals), work, trains))
             needs = (*needs, costs)
@@ -149,13 +149,6 @@ def _of_seed(kind: Kind, place: Place, part: str, seed: int) -> list[Stage]:
             lists = (f"{name}/words", f"{home}/ngram-weights", f"{part}/ngram")
             made.append(Stage(f"{name}/with-ngram", lists, partial(_with_ngram, place, part)))
     return made
-
-
-def _rivals(place: Place, row: Row) -> list[Row]:
-    """The uniform rows that a search chooses from; none for other plans."""
-    if row.method != "search":
-        return []
-    return [r for r in place.recipe.rows if (r.method, r.start) == ("admm", row.start)]
 
 
 def _ngram(place: Place, part: str, folder: Path, tell: Tell) -> Result:
@@ -211,7 +204,7 @@ def _costs(kind: Kind, place: Place, part: str, seed: int, row: Row, folder: Pat
     model = kind.load(home / row.start / "model.packed").model
     clusters = make_clusters(model, row.by or place.recipe.compress.by)
     if row.method == "search":
-        trained = {int(r.bits): home / r.name / "model.packed" for r in _rivals(place, row)}
+        trained = {int(r.bits): home / r.name / "model.packed" for r in place.recipe.rivals(row)}
         device = place.device
         return rows.choose(place, row, model.to(device), task, clusters, trained, seed, folder, tell)
     small = kind.small(task, place)

@@ -79,11 +79,14 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
         if row.name == "compact":
             needs = (f"{home}/search", *((f"{home}/float",) if row.teach else ()))
         elif row.method != "float":
-            needs = (f"{home}/{start_of(place, row)}",)
+            needs = (f"{home}/{place.recipe.start_of(row)}",)
             if row.method in PLANNED:
                 costs, measure = f"{home}/{rows.costs_of(row)}", _costs
                 if row.method == "search":
-                    needs, measure = (*needs, *(f"{home}/{r.name}" for r in candidates(place, row))), _choose
+                    needs, measure = (
+                        (*needs, *(f"{home}/{r.name}" for r in place.recipe.rivals(row))),
+                        _choose,
+                    )
                 if costs not in {stage.name for stage in made}:
                     trains = row.method == "search"
                     made.append(Stage(costs, needs, partial(measure, place, part, seed, row), trains))
@@ -99,22 +102,9 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
     return made
 
 
-def start_of(place: Place, row: HybridRow) -> str:
-    """The full-precision row that a compressed one begins from."""
-    if row.start != "float" or row.network == "manual":
-        return row.start
-    return "compact" if any(r.name == "compact" for r in place.recipe.rows) else "float"
-
-
 def teacher_of(place: Place, row: HybridRow) -> str:
     """The full-precision row to learn from: where a row begins; the manual one for the searched network."""
-    return "float" if row.name == "compact" else start_of(place, row)
-
-
-def candidates(place: Place, row: HybridRow) -> list[HybridRow]:
-    """The uniform ADMM rows that a search chooses from: those of the row's own network."""
-    start = start_of(place, row)
-    return [r for r in place.recipe.rows if r.method == "admm" and start_of(place, r) == start]
+    return "float" if row.name == "compact" else place.recipe.start_of(row)
 
 
 def network(place: Place, units: Any, seed: int, **changes: Any) -> Tdnnf:
@@ -201,7 +191,7 @@ def _row(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell:
             torch.manual_seed(seed)
             model = model.shrunk(dims)
     else:
-        model = load_acoustic(home / start_of(place, row) / "train.packed").model
+        model = load_acoustic(home / place.recipe.start_of(row) / "train.packed").model
         bit_map = rows.bit_map_of(place, home, row, clusters_of(place, model))
         compressor = COMPRESSORS[rows.method_of(row)](bit_map)
         share = compress.teach if share is None else share
@@ -255,7 +245,7 @@ def _lhuc(place: Place, part: str, seed: int, folder: Path, tell: Tell) -> dict[
 
 def _costs(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell: Tell) -> dict[str, Any]:
     task, _ = hybrid.make_task(place, part)
-    model = load_acoustic(folder.parent / start_of(place, row) / "train.packed").model
+    model = load_acoustic(folder.parent / place.recipe.start_of(row) / "train.packed").model
     small = replace(task, frames=place.recipe.compress.cost_frames, augment=None)
     return rows.measure(place, row, model, small, clusters_of(place, model), seed, folder, tell)
 
@@ -264,8 +254,8 @@ def _choose(place: Place, part: str, seed: int, row: HybridRow, folder: Path, te
     """GREEN §4.3: choices, by Gumbel-softmax, between the weights of the uniform models at every layer."""
     home = folder.parent
     task, _ = hybrid.make_task(place, part)
-    model = load_acoustic(home / start_of(place, row) / "train.packed").model.to(place.device)
-    trained = {int(r.bits): home / r.name / "model.packed" for r in candidates(place, row)}
+    model = load_acoustic(home / place.recipe.start_of(row) / "train.packed").model.to(place.device)
+    trained = {int(r.bits): home / r.name / "model.packed" for r in place.recipe.rivals(row)}
     return rows.choose(place, row, model, task, clusters_of(place, model), trained, seed, folder, tell)
 
 

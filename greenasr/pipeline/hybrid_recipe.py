@@ -7,21 +7,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from greenasr.compress.fit import Training
-from greenasr.pipeline.recipe import Compress, Row
-from greenasr.pipeline.speech_recipe import (
-    Corpus,
-    FeatureSettings,
-    LmSettings,
-    check_rows,
-    load_speech,
-    plain,
-)
+from greenasr.pipeline.recipe import Row
+from greenasr.pipeline.speech_recipe import SpeechRecipe, check_rows, load_speech
 from greenasr.tasks.networks import configure
 
 
@@ -124,22 +114,15 @@ class HybridRow(Row):
         return super().name
 
 
-@dataclass(frozen=True)
-class HybridRecipe:
+@dataclass(frozen=True, kw_only=True)
+class HybridRecipe(SpeechRecipe):
     """One set of tables."""
 
-    title: str
-    corpus: Corpus
-    features: FeatureSettings
     align: AlignSettings
-    model: Mapping[str, Any]
     chain: ChainSettings
-    train: Training
     search: SearchSettings
-    compress: Compress
     decode: DecodeSettings
     rows: tuple[HybridRow, ...]
-    lm: LmSettings = LmSettings()
     lhuc: LhucSettings = LhucSettings()
 
     @property
@@ -149,7 +132,7 @@ class HybridRecipe:
 
     @property
     def lists_are_tuned(self) -> bool:
-        """Where rows are rescored."""
+        """Where rows are rescored: the n-gram is in the graph."""
         return bool(self.lm.rows)
 
     @property
@@ -157,27 +140,16 @@ class HybridRecipe:
         """It is in the graph."""
         return True
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, to be kept beside the results."""
-        return plain(self)
-
-
-SECTIONS: dict[str, type[Any]] = {
-    "corpus": Corpus,
-    "features": FeatureSettings,
-    "align": AlignSettings,
-    "chain": ChainSettings,
-    "train": Training,
-    "search": SearchSettings,
-    "compress": Compress,
-    "decode": DecodeSettings,
-    "lhuc": LhucSettings,
-}
+    def start_of(self, row: HybridRow) -> str:  # type: ignore[override]
+        """The full-precision row of its network: the searched one where there is one, or the manual one."""
+        if row.start != "float" or row.network == "manual":
+            return row.start
+        return "compact" if any(r.name == "compact" for r in self.rows) else "float"
 
 
 def load_hybrid(path: str | Path) -> HybridRecipe:
     """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or odd."""
-    return load_speech(path, HybridRecipe, HybridRow, SECTIONS, _check)
+    return load_speech(path, HybridRecipe, _check)
 
 
 def _check(recipe: HybridRecipe) -> None:
@@ -196,9 +168,5 @@ def _check(recipe: HybridRecipe) -> None:
             raise ValueError(f"row '{row.name}' has network '{row.network}': choose manual or searched.")
     if recipe.lhuc.hyps < 1:
         raise ValueError(f"[lhuc] hyps is {recipe.lhuc.hyps}: a speaker learns from one hypothesis or more.")
-    check_rows(
-        recipe,
-        "method 'float', network 'manual'",
-        {"lhuc": recipe.lhuc.rows, "lm": recipe.lm.rows},
-        lambda row: [r for r in recipe.rows if (r.method, r.network) == ("admm", row.network)],
-    )
+    chosen = {"lhuc": recipe.lhuc.rows, "lm": recipe.lm.rows}
+    check_rows(recipe, "method 'float', network 'manual'", chosen)

@@ -6,12 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from greenasr.compress.fit import Training
 from greenasr.data.augment import SpecAugment
 from greenasr.data.clip_augment import ClipAugment
 from greenasr.data.clip_features import BACKGROUND
@@ -19,15 +16,7 @@ from greenasr.data.clips import FRAMES
 from greenasr.data.readers.commands import BACKGROUND as NOISE
 from greenasr.models.matchboxnet import MatchboxNetConfig
 from greenasr.pipeline.ctc_recipe import CtcRow
-from greenasr.pipeline.recipe import Compress
-from greenasr.pipeline.speech_recipe import (
-    Corpus,
-    FeatureSettings,
-    LmSettings,
-    check_rows,
-    load_speech,
-    plain,
-)
+from greenasr.pipeline.speech_recipe import SpeechRecipe, check_rows, load_speech
 from greenasr.tasks.networks import configure
 
 NETWORK = "matchboxnet"
@@ -113,36 +102,14 @@ class ListSettings:
     arpa: str = field(default="", init=False)
 
 
-@dataclass(frozen=True)
-class KeywordRecipe:
+@dataclass(frozen=True, kw_only=True)
+class KeywordRecipe(SpeechRecipe):
     """One table."""
 
-    title: str
-    corpus: Corpus
-    features: FeatureSettings
     labels: LabelSettings
-    model: Mapping[str, Any]
     task: KeywordTask
-    train: Training
-    compress: Compress
     decode: ListSettings
     rows: tuple[CtcRow, ...]
-    lm: LmSettings = LmSettings()
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        """No row is adapted to speakers."""
-        return ()
-
-    @property
-    def lists_are_tuned(self) -> bool:
-        """Single words are not rescored."""
-        return False
-
-    @property
-    def ngram_in_first_pass(self) -> bool:
-        """There is none."""
-        return False
 
     def settings_of(self, row: CtcRow, classes: int, seed: int = 0) -> MatchboxNetConfig:
         """The network of a full-precision row: [model] with what the row changes.
@@ -170,25 +137,10 @@ class KeywordRecipe:
             corpus=replace(self.corpus, source="", kind="", tests=("test",)),
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, to be kept beside the results."""
-        return plain(self)
-
-
-SECTIONS: dict[str, type[Any]] = {
-    "corpus": Corpus,
-    "features": FeatureSettings,
-    "labels": LabelSettings,
-    "task": KeywordTask,
-    "train": Training,
-    "compress": Compress,
-    "decode": ListSettings,
-}
-
 
 def load_keywords(path: str | Path) -> KeywordRecipe:
     """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or odd."""
-    return load_speech(path, KeywordRecipe, CtcRow, SECTIONS, _check)
+    return load_speech(path, KeywordRecipe, _check)
 
 
 def _check(recipe: KeywordRecipe) -> None:
@@ -210,9 +162,4 @@ def _check(recipe: KeywordRecipe) -> None:
             recipe.settings_of(row, 2)
         elif row.start not in {r.name for r in recipe.rows if r.method == "float"}:
             raise ValueError(f"row '{row.name}' starts from '{row.start}': name a row of method float.")
-    check_rows(
-        recipe,
-        "method 'float' without a network of its own",
-        {},
-        lambda row: [r for r in recipe.rows if (r.method, r.start) == ("admm", row.start)],
-    )
+    check_rows(recipe, "method 'float' without a network of its own", {})

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args, get_type_hints
 
 from greenasr.compress.compressors import COMPRESSORS
 from greenasr.compress.fit import Training
@@ -158,67 +158,58 @@ class DecodeSection(Protocol):
         ...
 
 
-class SpeechRecipe(Protocol):
-    """What every recipe of recognisers has."""
+@dataclass(frozen=True, kw_only=True)
+class SpeechRecipe:
+    """What every recipe of recognisers has; a kind narrows [decode] and rows, and adds sections of its own.
 
-    @property
-    def title(self) -> str:
-        """Its heading."""
-        ...
+    Any field whose type is a dataclass is a section of the file; rows are of the type that the kind names.
+    """
 
-    @property
-    def corpus(self) -> Corpus:
-        """Speech, and how it is parted."""
-        ...
-
-    @property
-    def features(self) -> FeatureSettings:
-        """What networks see."""
-        ...
-
-    @property
-    def train(self) -> Training:
-        """How the float model is trained."""
-        ...
-
-    @property
-    def compress(self) -> Compress:
-        """What compressed rows share."""
-        ...
-
-    @property
-    def decode(self) -> Any:
-        """The search; a `DecodeSection` and more."""
-        ...
-
-    @property
-    def rows(self) -> Sequence[Row]:
-        """The lines of the table."""
-        ...
-
-    @property
-    def lm(self) -> LmSettings:
-        """Rescoring by a language model."""
-        ...
+    title: str
+    corpus: Corpus
+    features: FeatureSettings
+    model: Mapping[str, Any]
+    train: Training
+    compress: Compress
+    decode: DecodeSection
+    rows: tuple[Row, ...]
+    lm: LmSettings = LmSettings()
 
     @property
     def adapted(self) -> tuple[str, ...]:
         """Rows that are adapted to speakers."""
-        ...
+        return ()
 
     @property
     def lists_are_tuned(self) -> bool:
         """Whether rescoring has weights to tune, hence lists of the split dev to tune on."""
-        ...
+        return self.decode.order > 0 or bool(self.lm.rows)
 
     @property
     def ngram_in_first_pass(self) -> bool:
         """Whether the scores of lists hold the n-gram's."""
-        ...
+        return False
+
+    def start_of(self, row: Row) -> str:
+        """The full-precision row that a compressed one begins from."""
+        return row.start
+
+    def rivals(self, row: Row) -> tuple[Row, ...]:
+        """The uniform rows of its network that a row of method "search" chooses from; none for others."""
+        if row.method != "search":
+            return ()
+        start = self.start_of(row)
+        return tuple(r for r in self.rows if r.method == "admm" and self.start_of(r) == start)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, to be kept beside the results."""
-        ...
+        """Plain data, to be kept beside the results; of settings that runs may lack, only what differs."""
+        value = older(dataclasses.asdict(self))
+        if not value.get("labels", {}).get("packed", True):
+            del value["labels"]["packed"]
+        for name in ("domain", "utterances", "held_out", "only_folds"):
+            if value["corpus"][name] == getattr(Corpus, name):
+                del value["corpus"][name]
+        return value
 
 
 def kind_of(path: str | Path) -> str:
@@ -226,18 +217,18 @@ def kind_of(path: str | Path) -> str:
     return str(read_toml(path).get("kind", ""))
 
 
-def load_speech(
-    path: str | Path,
-    recipe: Callable[..., R],
-    row: type[Row],
-    sections: Mapping[str, type[Any]],
-    check: Callable[[R], None],
-) -> R:
+def load_speech(path: str | Path, recipe: type[R], check: Callable[[R], None]) -> R:
     """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or odd."""
     value = read_toml(path)
     value.pop("kind", None)
+    kinds = get_type_hints(recipe)
+    row = get_args(kinds["rows"])[0]
+    sections = {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind) and name != "lm"}
     try:
-        made: dict[str, Any] = {name: make(cls, value.pop(name, {}), name) for name, cls in sections.items()}
+        made: dict[str, Any] = {
+            name: make(kind, value.pop(name, {}), name)  # type: ignore[arg-type]
+            for name, kind in sections.items()
+        }
         found = recipe(
             title=value.pop("title"),
             model=value.pop("model"),
@@ -252,7 +243,7 @@ def load_speech(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     if value:
-        known = ", ".join(f.name for f in dataclasses.fields(recipe))  # type: ignore[arg-type]
+        known = ", ".join(f.name for f in dataclasses.fields(recipe))
         raise ValueError(f"{path}: unknown key '{next(iter(value))}'; a recipe has {known}, rows as [[row]].")
     return found
 
@@ -266,16 +257,8 @@ def _language_model(value: Any) -> LmSettings:
     return make(LmSettings, {**value, **within}, "lm")
 
 
-def check_rows(
-    recipe: SpeechRecipe,
-    full: str,
-    chosen: Mapping[str, Sequence[str]],
-    rivals: Callable[[Any], Iterable[Row]],
-) -> None:
-    """Refuse rows that cannot be, or that a section names and are not there; ``full`` is what "float" is.
-
-    ``rivals`` are the uniform rows that a row of method "search" chooses from.
-    """
+def check_rows(recipe: SpeechRecipe, full: str, chosen: Mapping[str, Sequence[str]]) -> None:
+    """Refuse rows that cannot be, or that a section names and are not there; ``full`` is what "float" is."""
     if recipe.decode.arpa and not recipe.corpus.source:
         raise ValueError("[decode] arpa is of a corpus on disk: name its [corpus] source too.")
     names = [row.name for row in recipe.rows]
@@ -289,7 +272,7 @@ def check_rows(
     for row in recipe.rows:
         widths = set(recipe.compress.widths)
         if row.method == "search":
-            widths = {int(rival.bits) for rival in rivals(row)}
+            widths = {int(rival.bits) for rival in recipe.rivals(row)}
             if len(widths) < 2:
                 raise ValueError(f"row '{row.name}' chooses between admm rows of its network: give two.")
         if row.method in PLANNED:
@@ -308,14 +291,3 @@ def check_end_to_end(recipe: Any, networks: str) -> None:
         )
     if recipe.compress.teach or any(row.teach for row in recipe.rows):
         raise ValueError("teach is for language models: leave it out.")
-
-
-def plain(recipe: Any) -> dict[str, Any]:
-    """A recipe as JSON takes it; runs that are older than a setting have its default."""
-    value = older(dataclasses.asdict(recipe))
-    if not value.get("labels", {}).get("packed", True):
-        del value["labels"]["packed"]
-    for name in ("domain", "utterances", "held_out", "only_folds"):
-        if value["corpus"][name] == getattr(Corpus, name):
-            del value["corpus"][name]
-    return value

@@ -6,23 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from greenasr.compress.fit import Training
 from greenasr.decode.transducer_beam import BeamSearch
-from greenasr.pipeline.recipe import Compress, Row
+from greenasr.pipeline.recipe import Row
 from greenasr.pipeline.speech_recipe import (
-    Corpus,
-    FeatureSettings,
     LabelSettings,
-    LmSettings,
+    SpeechRecipe,
     check_end_to_end,
     check_rows,
     load_speech,
-    plain,
 )
 from greenasr.tasks.networks import configure
 
@@ -90,56 +84,19 @@ class TransducerRow(Row):
         return f"{super().name}-published" if self.published else super().name
 
 
-@dataclass(frozen=True)
-class TransducerRecipe:
+@dataclass(frozen=True, kw_only=True)
+class TransducerRecipe(SpeechRecipe):
     """One set of tables."""
 
-    title: str
-    corpus: Corpus
-    features: FeatureSettings
     labels: LabelSettings
-    model: Mapping[str, Any]
     task: TaskSettings
-    train: Training
-    compress: Compress
     decode: DecodeSettings
     rows: tuple[TransducerRow, ...]
-    lm: LmSettings = LmSettings()
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        """No row is adapted to speakers."""
-        return ()
-
-    @property
-    def lists_are_tuned(self) -> bool:
-        """Where rows are rescored, by whatever."""
-        return self.decode.order > 0 or bool(self.lm.rows)
-
-    @property
-    def ngram_in_first_pass(self) -> bool:
-        """The search knows no words."""
-        return False
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, to be kept beside the results."""
-        return plain(self)
-
-
-SECTIONS: dict[str, type[Any]] = {
-    "corpus": Corpus,
-    "features": FeatureSettings,
-    "labels": LabelSettings,
-    "task": TaskSettings,
-    "train": Training,
-    "compress": Compress,
-    "decode": DecodeSettings,
-}
 
 
 def load_transducers(path: str | Path) -> TransducerRecipe:
     """Read a TOML recipe; ValueError names the file and the key that is unknown, missing or odd."""
-    return load_speech(path, TransducerRecipe, TransducerRow, SECTIONS, _check)
+    return load_speech(path, TransducerRecipe, _check)
 
 
 def _check(recipe: TransducerRecipe) -> None:
@@ -149,9 +106,4 @@ def _check(recipe: TransducerRecipe) -> None:
     if recipe.labels.packed:
         raise ValueError("[labels] packed: only CTC networks begin from a file, leave it out.")
     check_end_to_end(recipe, "transducers")
-    check_rows(
-        recipe,
-        "method 'float'",
-        {"lm": recipe.lm.rows},
-        lambda row: [r for r in recipe.rows if (r.method, r.start) == ("admm", row.start)],
-    )
+    check_rows(recipe, "method 'float'", {"lm": recipe.lm.rows})

@@ -156,7 +156,7 @@ def test_a_speaker_who_was_adapted_to_is_heard_by_the_packed_network(whole: Plac
 
 def test_a_search_chooses_between_the_admm_rows_of_its_network(whole: Place) -> None:
     by_name = {each.name: each for each in whole.recipe.rows}
-    chosen = green.candidates(whole, by_name["search-4"])
+    chosen = whole.recipe.rivals(by_name["search-4"])
     assert [each.name for each in chosen] == ["admm-2", "admm-8"]
     shares = read_json(whole.run / "all/seed0/costs-search-4/result.json")["shares"]
     assert all(len(each) == 2 and sum(each) == pytest.approx(1) for each in shares.values())
