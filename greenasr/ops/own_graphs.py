@@ -43,7 +43,8 @@ def both_ways(trellis: Trellis, logits: Tensor, lens: Tensor) -> tuple[Tensor, S
     step, sums = _step(trellis, k), _sums(owner, n, dtype)
     both = torch.cat([owner, owner + n])
     aim = torch.ones(2 * n, dtype=dtype, device=o.device)
-    aim[n:] = torch.finfo(dtype).max ** 0.9  # β as large as is safe: it cannot overflow where α is almost 0
+    largest = torch.finfo(dtype).max
+    aim[n:] = largest**0.9  # β as large as is safe: it cannot overflow where α is almost 0
 
     alpha, scales, at_end = start_of(trellis, n, 0.0)
     there = o.new_zeros(n_frames, 2 * size)  # a_t, v_{T-1-t}
@@ -54,7 +55,7 @@ def both_ways(trellis: Trellis, logits: Tensor, lens: Tensor) -> tuple[Tensor, S
         y = sides[t] * there[t]
         total = scale_of(torch.mv(sums, y))
         scales.append(total[:n])
-        y.mul_((aim / total).index_select(0, both))
+        y.mul_((aim / total).clamp_(max=largest).index_select(0, both))  # never infinite, beside zeros
         if t + 1 in ends:
             at_end = torch.where(ends[t + 1], torch.mv(sums, y * final.repeat(2))[:n], at_end)
         if t + 1 < n_frames:

@@ -216,6 +216,17 @@ def test_long_utterances_and_wild_logits_stay_finite(spread: float) -> None:
     assert found.loss.isfinite() and slope.isfinite().all()
 
 
+def test_a_transcript_that_is_far_behind_at_every_frame_still_has_its_gradient() -> None:
+    for seed in range(8):
+        logits = 150 * torch.randn(1, 6, PDFS, generator=torch.Generator().manual_seed(seed)).double()
+        logits.requires_grad_()
+        num, den = chain(0, 1, 2), anything()
+        found = loss_of(logits, [6], den, [num], leaky=0.0, l2=0.0)
+        expected = (enumerated(den, logits[0]) - enumerated(num, logits[0])) / 6
+        slopes = (torch.autograd.grad(loss, logits)[0] for loss in (found.loss, expected))
+        torch.testing.assert_close(*slopes)
+
+
 @pytest.mark.parametrize("spread", [1.0, 10.0])
 def test_single_precision_is_enough_for_the_denominator(spread: float) -> None:
     den = random_graph(3, states=30, arcs=200)
