@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from greenasr.data.files import read_json
 from greenasr.models.rnnt import RnntConfig
 from greenasr.report import facts, page
 from greenasr.report.acosr_plots import plots
@@ -16,7 +15,7 @@ from greenasr.report.acosr_traces import traces
 
 def write(value: Mapping[str, Any], run: Path) -> None:
     """``table.json``, ``table.md`` and ``report.html`` in the run folder, which holds ``recipe.json``."""
-    recipe = read_json(run / "recipe.json") if (run / "recipe.json").exists() else {}
+    recipe = page.recipe_of(run)
     drawn = plots(value, traces(value, run))
     page.write(run, value, contents(value), drawn, facts_of(value, recipe))
 

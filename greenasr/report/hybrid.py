@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from greenasr.data.files import read_json
 from greenasr.report import facts, page
 from greenasr.report.green_tables import general_note, headline, sheets
 from greenasr.report.hybrid_plots import plots
@@ -14,7 +13,7 @@ from greenasr.report.hybrid_plots import plots
 
 def write(value: Mapping[str, Any], run: Path) -> None:
     """``table.json``, ``table.md`` and ``report.html`` in the run folder, which holds ``recipe.json``."""
-    recipe = read_json(run / "recipe.json") if (run / "recipe.json").exists() else {}
+    recipe = page.recipe_of(run)
     page.write(run, value, contents(value, recipe), plots(value), facts_of(value, recipe))
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from greenasr.data.files import read_json
 from greenasr.report import facts, page
 from greenasr.report.acosr_tables import FITS, layer_label
 from greenasr.report.ctc_plots import parameters_plot
@@ -37,7 +36,7 @@ mean over seeds. RTF: seconds of one CPU core for a second of sound, network alo
 
 def write(value: Mapping[str, Any], run: Path) -> None:
     """``table.json``, ``table.md`` and ``report.html`` in the run folder, which holds ``recipe.json``."""
-    recipe = read_json(run / "recipe.json") if (run / "recipe.json").exists() else {}
+    recipe = page.recipe_of(run)
     page.write(run, value, contents(value), plots(value), facts_of(value, recipe))
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from greenasr import __version__
-from greenasr.data.files import write_atomic, write_json
+from greenasr.data.files import read_json, write_atomic, write_json
 from greenasr.report.language_models import markdown
 from greenasr.score.table import cell
 
@@ -47,6 +47,12 @@ def write(run: Path, value: Mapping[str, Any], page: Page, plots: Pairs, facts: 
     write_json(run / "table.json", dict(value))
     write_atomic(run / "table.md", to_markdown(page))
     write_atomic(run / "report.html", to_html(page, plots, facts))
+
+
+def recipe_of(run: Path) -> dict[str, Any]:
+    """What a run says that it runs; nothing where it does not."""
+    path = run / "recipe.json"
+    return dict(read_json(path)) if path.exists() else {}
 
 
 def to_markdown(page: Page) -> str:
