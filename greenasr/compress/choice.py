@@ -8,12 +8,13 @@ Chance is drawn once a step, at the first use after `Choice.after_step_`: every 
 step see the same λ.  GREEN averages a step's gradient over J samples; here J = 1 and the steps average.
 T falls geometrically from the first to the second value of ``temperature``.
 
-A price β multiplies a penalty.  With a target it follows the expected cost E:
+A price multiplies a penalty: β, or with a target what the expected cost E asks for,
 
-    d log β = 40 (E / target - 1) dp,      β exp(8 (E / target - 1)) is used,      p = 0 … 1 over training
+    β sinh(u + 8 e) / sinh(1),      e = E / target - 1,      du = 40 e dp,      u = 1 at p = 0,      p = 0 … 1
 
-The first moves β by an order of magnitude when E is off by half for a tenth of the training, the second
-acts at once and damps what would else swing.
+over training.  Far above 0 u is the logarithm of a price, which moves by an order of magnitude when E is off
+by half for a tenth of the training; below, more is rewarded, for a penalty alone could never undo that it
+pushed too far.  The term 8 e acts at once and damps what would else swing.
 """
 
 from __future__ import annotations
@@ -82,29 +83,33 @@ class Choice(nn.Module):
 
 
 class Price(nn.Module):
-    """β, as a buffer of the network that is searched; with a ``target`` it follows the expected cost."""
+    """β, or with a ``target`` the price that follows the expected cost: a buffer of the searched network."""
 
     def __init__(self, beta: float, target: float | None = None):
         super().__init__()
-        self.target = target
-        log_beta = math.log(beta) if beta else -math.inf
-        self.register_buffer("state", torch.tensor([log_beta, 0.0], dtype=torch.float64))  # and progress
+        self.beta, self.target = beta, target
+        self.register_buffer("state", torch.tensor([1.0, 0.0], dtype=torch.float64))  # u, progress
         self.state: Tensor
 
     @property
     def base(self) -> float:
-        """β before damping."""
-        return math.exp(float(self.state[0]))
+        """The price where the expected cost is the target."""
+        return self.value(self.target or 0.0)
 
     def value(self, expected: float) -> float:
-        """β where the expected cost is ``expected``."""
-        damping = 1.0 if self.target is None else math.exp(DAMPING * (expected / self.target - 1))
-        return self.base * damping
+        """The price where the expected cost is ``expected``."""
+        if self.target is None:
+            return self.beta
+        return self.beta * math.sinh(float(self.state[0]) + DAMPING * self._excess(expected)) / math.sinh(1)
 
     @torch.no_grad()
     def follow_(self, expected: float, progress: float) -> None:
-        """Move β towards where the target is met."""
+        """Move towards the price at which the target is met."""
         if self.target is not None:
             passed = progress - float(self.state[1])
-            self.state[0] += GAIN * (expected / self.target - 1) * passed
+            self.state[0] += GAIN * self._excess(expected) * passed
             self.state[1] = progress
+
+    def _excess(self, expected: float) -> float:
+        assert self.target is not None
+        return expected / self.target - 1

@@ -8,7 +8,8 @@ weighted sum of a linear layer's outputs is the output of the weighted sum of it
 product serves all candidates.  Only the logits a are trained.  The 1-best width of each cluster is kept.
 
 A β set by hand gives whatever bits it gives.  With ``target_bits`` β follows the expected average
-E = Σ_l n_l Σ_i λ_li bits_i / Σ_l n_l, in which n_l weights count as they do in the file (`choice.Price`).
+E = Σ_l n_l Σ_i λ_li bits_i / Σ_l n_l, in which n_l weights count as they do in the file (`choice.Price`); it
+falls below zero where too few bits are bought.
 The 1-best plan has other bits than the expectation as far as λ is undecided; `allocate` on `Search.costs`
 meets a budget exactly.
 """

@@ -77,7 +77,8 @@ class Compress:
 
     ``dropout`` is another than the float model's; ``cost_frames`` how much speech a batch of costs holds.
     ``teach`` is the share of the training targets, or of a recogniser's loss, that the full-precision model's
-    softmax makes up.
+    softmax makes up.  A row of method "search" chooses in ``search_epochs`` passes: several where a corpus is
+    small, for short of some 200 steps the choices stand where the price first pushed them.
     """
 
     widths: tuple[int, ...] = (1, 2, 3, 4, 6, 8)

@@ -54,13 +54,13 @@ def test_uniform_draws_do_not_look_at_the_logits_and_nothing_trains_them() -> No
     assert set(made().tolist()) == {0.0, 1.0} and not made.logits.requires_grad
 
 
-def test_a_price_rises_while_too_much_is_bought_and_falls_while_too_little() -> None:
+def test_a_price_rises_while_too_much_is_bought_and_becomes_a_reward_while_too_little() -> None:
     price = Price(0.5, target=100)
-    assert price.value(100) == pytest.approx(0.5) and price.value(50) < 0.5 < price.value(200)
+    assert price.value(100) == pytest.approx(0.5) and price.value(50) < 0 < 0.5 < price.value(200)
     price.follow_(150, 0.1)
-    assert price.base == pytest.approx(0.5 * math.exp(2))  # 40 (150 / 100 - 1) 0.1
+    assert price.base == pytest.approx(0.5 * math.sinh(1 + 2) / math.sinh(1))  # 40 (150 / 100 - 1) 0.1
     price.follow_(50, 0.3)
-    assert price.base == pytest.approx(0.5 * math.exp(-2))
+    assert price.base == pytest.approx(0.5 * math.sinh(1 + 2 - 4) / math.sinh(1))
     fixed = Price(0.5)
     fixed.follow_(150, 0.1)
     assert fixed.value(150) == 0.5 and Price(0.0).value(1) == 0

@@ -177,6 +177,17 @@ def test_beta_follows_until_the_expected_bits_are_the_target(target: float) -> N
     assert search.expected_bits() == pytest.approx(target, rel=0.05)
 
 
+def test_a_target_is_met_from_both_sides_where_the_loss_says_nothing() -> None:
+    class Nothing(Match):
+        def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+            return 0 * super().loss(model, batch)
+
+    for target in (3.0, 6.0):  # all widths at once have 3.75
+        model, search = prepared(target_bits=target)
+        fit_(model, Nothing(twin()), search, SETTINGS)
+        assert search.expected_bits() == pytest.approx(target, rel=0.05)
+
+
 def test_blocks_choose_as_one() -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)))
     clusters = (Cluster("0", tuple(s for c in make_clusters(model) for s in c.spans)),)
