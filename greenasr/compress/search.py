@@ -10,8 +10,8 @@ product serves all candidates.  Only the logits a are trained.  The 1-best width
 A β set by hand gives whatever bits it gives.  With ``target_bits`` β follows the expected average
 E = Σ_l n_l Σ_i λ_li bits_i / Σ_l n_l, in which n_l weights count as they do in the file (`choice.Price`); it
 falls below zero where too few bits are bought.
-The 1-best plan has other bits than the expectation as far as λ is undecided; `allocate` on `Search.costs`
-meets a budget exactly.
+The 1-best plan has other bits than the expectation as far as λ is undecided, none but the narrowest where
+all clusters lean to it a little; `allocate` on `Search.costs` finds the likeliest plan of the target's size.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from greenasr.compress import attach
 from greenasr.compress.candidates import Trained, cluster_weights, quantized_weights
 from greenasr.compress.choice import Choice, Price
 from greenasr.roles import BitMap, Cluster, CostTable, Quantized
+
+Floats = NDArray[np.float64]
 
 
 class Mixture(nn.Module):
@@ -150,11 +154,21 @@ class Search:
         return total / sum(c.numel for c in self.clusters)
 
     def costs(self) -> CostTable:
-        """-log λ, so that the 1-best has the least cost and `allocate` can trade among clusters."""
+        """-log λ, so that the 1-best has the least cost and `allocate` can trade among clusters.
+
+        With ``target_bits`` less the least reward a bit at which the cheapest plan has as many: the likeliest
+        plan of that size is then the cheapest within it.
+        """
         log = {name: choice.logits.detach().double().log_softmax(0) for name, choice in self._choices.items()}
-        costs = {name: dict(zip(self.widths, (-value).tolist(), strict=True)) for name, value in log.items()}
-        details = {"expected_bits": self.expected_bits(), "beta": self._price.base}
-        return CostTable("search", tuple(self.clusters), costs, details)
+        costs = np.array([(-log[cluster.name]).tolist() for cluster in self.clusters])  # (C, widths)
+        reward = 0.0 if self.target_bits is None else self._reward(costs, self.target_bits)
+        rows = (costs - reward * self._bits()).tolist()
+        table = {
+            c.name: dict(zip(self.widths, row, strict=True))
+            for c, row in zip(self.clusters, rows, strict=True)
+        }
+        details = {"expected_bits": self.expected_bits(), "beta": self._price.base, "reward": reward}
+        return CostTable("search", tuple(self.clusters), table, details)
 
     def best(self) -> dict[str, int]:
         """The 1-best width of every cluster."""
@@ -163,6 +177,29 @@ class Search:
     def best_map(self, step: str = "cluster") -> BitMap:
         """The 1-best widths as a plan."""
         return BitMap(tuple(self.clusters), self.best(), step)
+
+    def _bits(self) -> Floats:
+        """What each choice adds to the average, (C, widths)."""
+        numel = np.array([cluster.numel for cluster in self.clusters], float)
+        return np.outer(numel / numel.sum(), self.widths)
+
+    def _reward(self, costs: Floats, target: float) -> float:
+        """The least reward a bit at which the cheapest plan has ``target`` bits on average, by bisection."""
+        bits = self._bits()
+        target *= 1 - 1e-9  # a sum of 4s need not be 4
+
+        def average(reward: float) -> float:
+            return float(np.take_along_axis(bits, (costs - reward * bits).argmin(1)[:, None], 1).sum())
+
+        low, high = 0.0, 1.0
+        if average(low) >= target:
+            return low
+        while average(high) < target and high < 1e12:
+            low, high = high, 2 * high
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if average(middle) >= target else (middle, high)
+        return high
 
     def _mean_root(self, weights: Tensor) -> Tensor:
         return weights @ torch.tensor(self.widths, dtype=weights.dtype, device=weights.device).sqrt()
