@@ -16,20 +16,43 @@ all clusters lean to it a little; `allocate` on `Search.costs` finds the likelie
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from greenasr.compress import attach
+from greenasr.compress.allocate import allocate
 from greenasr.compress.candidates import Trained, cluster_weights, quantized_weights
 from greenasr.compress.choice import Choice, Price
 from greenasr.roles import BitMap, Cluster, CostTable, Quantized
 
-Floats = NDArray[np.float64]
+SPENT = 0.95  # of a target, at least, by the plan
+LARGEST = 1e6  # a reward beside which no choice counts
+
+
+def least_reward(rewarded: Callable[[float], CostTable], target: float) -> float:
+    """The least reward a bit at which the cheapest plan within ``target`` bits takes `SPENT` of them.
+
+    Found by bisection, to a millionth of itself.  Costs need not be convex in the bits, so a reward by which
+    the cheapest plan of all reaches the target may leave none near it within.
+    """
+
+    def average(reward: float) -> float:
+        return allocate(rewarded(reward), average_bits=target).average_bits
+
+    enough = min(SPENT * target, average(LARGEST))
+    if average(0.0) >= enough:
+        return 0.0
+    low, high = 0.0, 1.0
+    while average(high) < enough and high < LARGEST:
+        low, high = high, 2 * high
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if average(middle) >= enough else (middle, high)
+    return high
 
 
 class Mixture(nn.Module):
@@ -156,19 +179,22 @@ class Search:
     def costs(self) -> CostTable:
         """-log λ, so that the 1-best has the least cost and `allocate` can trade among clusters.
 
-        With ``target_bits`` less the least reward a bit at which the cheapest plan has as many: the likeliest
-        plan of that size is then the cheapest within it.
+        With ``target_bits`` less a reward for every bit, the least at which the cheapest plan within the
+        target takes `SPENT` of it, or as much as any plan can.
         """
         log = {name: choice.logits.detach().double().log_softmax(0) for name, choice in self._choices.items()}
-        costs = np.array([(-log[cluster.name]).tolist() for cluster in self.clusters])  # (C, widths)
-        reward = 0.0 if self.target_bits is None else self._reward(costs, self.target_bits)
-        rows = (costs - reward * self._bits()).tolist()
-        table = {
-            c.name: dict(zip(self.widths, row, strict=True))
-            for c, row in zip(self.clusters, rows, strict=True)
-        }
-        details = {"expected_bits": self.expected_bits(), "beta": self._price.base, "reward": reward}
-        return CostTable("search", tuple(self.clusters), table, details)
+        plain = np.array([(-log[cluster.name]).tolist() for cluster in self.clusters])  # (C, widths)
+        numel = np.array([cluster.numel for cluster in self.clusters], float)
+        bits = np.outer(numel / numel.sum(), self.widths)
+        details = {"expected_bits": self.expected_bits(), "beta": self._price.base, "reward": 0.0}
+
+        def rewarded(reward: float) -> CostTable:
+            rows = (plain - reward * bits).tolist()
+            pairs = zip(self.clusters, rows, strict=True)
+            table = {cluster.name: dict(zip(self.widths, row, strict=True)) for cluster, row in pairs}
+            return CostTable("search", tuple(self.clusters), table, {**details, "reward": reward})
+
+        return rewarded(0.0 if self.target_bits is None else least_reward(rewarded, self.target_bits))
 
     def best(self) -> dict[str, int]:
         """The 1-best width of every cluster."""
@@ -177,29 +203,6 @@ class Search:
     def best_map(self, step: str = "cluster") -> BitMap:
         """The 1-best widths as a plan."""
         return BitMap(tuple(self.clusters), self.best(), step)
-
-    def _bits(self) -> Floats:
-        """What each choice adds to the average, (C, widths)."""
-        numel = np.array([cluster.numel for cluster in self.clusters], float)
-        return np.outer(numel / numel.sum(), self.widths)
-
-    def _reward(self, costs: Floats, target: float) -> float:
-        """The least reward a bit at which the cheapest plan has ``target`` bits on average, by bisection."""
-        bits = self._bits()
-        target *= 1 - 1e-9  # a sum of 4s need not be 4
-
-        def average(reward: float) -> float:
-            return float(np.take_along_axis(bits, (costs - reward * bits).argmin(1)[:, None], 1).sum())
-
-        low, high = 0.0, 1.0
-        if average(low) >= target:
-            return low
-        while average(high) < target and high < 1e12:
-            low, high = high, 2 * high
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (low, middle) if average(middle) >= target else (middle, high)
-        return high
 
     def _mean_root(self, weights: Tensor) -> Tensor:
         return weights @ torch.tensor(self.widths, dtype=weights.dtype, device=weights.device).sqrt()
