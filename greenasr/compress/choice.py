@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from greenasr.ops import crew
 
 WEIGHTINGS = ("softmax", "gumbel", "uniform")
-GAIN, DAMPING = 40.0, 8.0
+GAIN, DAMPING, LIMIT = 40.0, 8.0, 100.0
 
 
 class Choice(nn.Module):
@@ -100,7 +100,8 @@ class Price(nn.Module):
         """The price where the expected cost is ``expected``."""
         if self.target is None:
             return self.beta
-        return self.beta * math.sinh(float(self.state[0]) + DAMPING * self._excess(expected)) / math.sinh(1)
+        power = float(self.state[0]) + DAMPING * self._excess(expected)
+        return self.beta * math.sinh(min(max(power, -LIMIT), LIMIT)) / math.sinh(1)
 
     @torch.no_grad()
     def follow_(self, expected: float, progress: float) -> None:

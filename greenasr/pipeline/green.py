@@ -83,10 +83,8 @@ def _of_seed(place: Place, part: str, seed: int, base: tuple[str, ...]) -> list[
             if row.method in PLANNED:
                 costs, measure = f"{home}/{rows.costs_of(row)}", _costs
                 if row.method == "search":
-                    needs, measure = (
-                        (*needs, *(f"{home}/{r.name}" for r in place.recipe.rivals(row))),
-                        _choose,
-                    )
+                    measure = _choose
+                    needs = (*needs, *(f"{home}/{r.name}" for r in place.recipe.rivals(row)))
                 if costs not in {stage.name for stage in made}:
                     trains = row.method == "search"
                     made.append(Stage(costs, needs, partial(measure, place, part, seed, row), trains))

@@ -61,6 +61,8 @@ def test_a_price_rises_while_too_much_is_bought_and_becomes_a_reward_while_too_l
     assert price.base == pytest.approx(0.5 * math.sinh(1 + 2) / math.sinh(1))  # 40 (150 / 100 - 1) 0.1
     price.follow_(50, 0.3)
     assert price.base == pytest.approx(0.5 * math.sinh(1 + 2 - 4) / math.sinh(1))
+    price.follow_(10_000, 0.9)
+    assert math.isfinite(price.value(10_000))
     fixed = Price(0.5)
     fixed.follow_(150, 0.1)
     assert fixed.value(150) == 0.5 and Price(0.0).value(1) == 0
