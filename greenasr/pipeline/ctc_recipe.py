@@ -134,6 +134,6 @@ def _check(recipe: CtcRecipe) -> None:
     if recipe.labels.packed and not recipe.corpus.source:
         raise ValueError("[labels] packed lies in the folder of a corpus: name its [corpus] source too.")
     check_end_to_end(recipe, "CTC networks")
-    check_rows(recipe, "method 'float' without a network of its own", {"lm": recipe.lm.rows})
+    check_rows(recipe, "method 'float' without a network of its own")
     for row in recipe.rows:
         recipe.settings_of(row, 2)

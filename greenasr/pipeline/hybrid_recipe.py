@@ -168,5 +168,4 @@ def _check(recipe: HybridRecipe) -> None:
             raise ValueError(f"row '{row.name}' has network '{row.network}': choose manual or searched.")
     if recipe.lhuc.hyps < 1:
         raise ValueError(f"[lhuc] hyps is {recipe.lhuc.hyps}: a speaker learns from one hypothesis or more.")
-    chosen = {"lhuc": recipe.lhuc.rows, "lm": recipe.lm.rows}
-    check_rows(recipe, "method 'float', network 'manual'", chosen)
+    check_rows(recipe, "method 'float', network 'manual'")

@@ -162,4 +162,4 @@ def _check(recipe: KeywordRecipe) -> None:
             recipe.settings_of(row, 2)
         elif row.start not in {r.name for r in recipe.rows if r.method == "float"}:
             raise ValueError(f"row '{row.name}' starts from '{row.start}': name a row of method float.")
-    check_rows(recipe, "method 'float' without a network of its own", {})
+    check_rows(recipe, "method 'float' without a network of its own")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args, get_type_hints
@@ -223,11 +223,11 @@ def load_speech(path: str | Path, recipe: type[R], check: Callable[[R], None]) -
     value.pop("kind", None)
     kinds = get_type_hints(recipe)
     row = get_args(kinds["rows"])[0]
-    sections = {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind) and name != "lm"}
     try:
         made: dict[str, Any] = {
-            name: make(kind, value.pop(name, {}), name)  # type: ignore[arg-type]
-            for name, kind in sections.items()
+            name: make(kind, value.pop(name, {}), name)
+            for name, kind in kinds.items()
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind) and name != "lm"
         }
         found = recipe(
             title=value.pop("title"),
@@ -257,14 +257,14 @@ def _language_model(value: Any) -> LmSettings:
     return make(LmSettings, {**value, **within}, "lm")
 
 
-def check_rows(recipe: SpeechRecipe, full: str, chosen: Mapping[str, Sequence[str]]) -> None:
+def check_rows(recipe: SpeechRecipe, full: str) -> None:
     """Refuse rows that cannot be, or that a section names and are not there; ``full`` is what "float" is."""
     if recipe.decode.arpa and not recipe.corpus.source:
         raise ValueError("[decode] arpa is of a corpus on disk: name its [corpus] source too.")
     names = [row.name for row in recipe.rows]
     if len(set(names)) != len(names) or "float" not in names:
         raise ValueError(f"rows must differ and one must be {full}; got {', '.join(names)}.")
-    for section, rows in chosen.items():
+    for section, rows in (("lhuc", recipe.adapted), ("lm", recipe.lm.rows)):
         if unknown := set(rows) - set(names):
             raise ValueError(f"[{section}] rows names '{min(unknown)}': choose from {', '.join(names)}.")
     if recipe.lm.rows and "float" not in recipe.lm.rows:

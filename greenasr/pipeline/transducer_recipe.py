@@ -106,4 +106,4 @@ def _check(recipe: TransducerRecipe) -> None:
     if recipe.labels.packed:
         raise ValueError("[labels] packed: only CTC networks begin from a file, leave it out.")
     check_end_to_end(recipe, "transducers")
-    check_rows(recipe, "method 'float'", {"lm": recipe.lm.rows})
+    check_rows(recipe, "method 'float'")
