@@ -78,6 +78,7 @@ def shrink(
     beam: Annotated[float | None, typer.Option(help="Width of the search for words.")] = None,
     acoustic_scale: Annotated[float, typer.Option(help="Weight of a hybrid's network.")] = 1.0,
     word_penalty: Annotated[float, typer.Option(help="Cost a word of a hybrid.")] = 0.0,
+    label_reward: Annotated[float, typer.Option(help="Gain of a transducer a label, in nats.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of batches and probes.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes that take features.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -121,7 +122,7 @@ def shrink(
         elif kind in RECOGNISERS:
             hearing = Hearing(
                 frames, speeds=_numbers("--speeds", speeds, float), beam=beam, acoustic_scale=acoustic_scale,
-                word_penalty=word_penalty,
+                word_penalty=word_penalty, label_reward=label_reward,
             )  # fmt: skip
             if rescore is not None and kind not in ACOUSTIC_MODELS:
                 raise ValueError(f"{model}: a {kind} gives no lists to reorder: leave --rescore out.")

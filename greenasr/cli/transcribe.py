@@ -53,6 +53,9 @@ def transcribe(
         float | None,
         typer.Option(help="Ask --arpa inside a CTC network's beam, for any words, instead of in a graph."),
     ] = None,
+    label_reward: Annotated[
+        float, typer.Option(help="Gain of a transducer a label, in nats; above 0 words get more.")
+    ] = 0.0,
     nbest: Annotated[int, typer.Option(help="Also so many hypotheses an utterance, into --out.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON lines that `greenasr rescore` reads.")] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the network.")] = "runtime",
@@ -76,7 +79,7 @@ def transcribe(
     sources, pauses = named(audio), Pauses(pause)
     recogniser = load_any(
         model, graph, arpa, n=nbest, acoustic_scale=acoustic_scale, word_penalty=word_penalty, beam=beam,
-        lm_weight=lm_weight, engine=engine,
+        lm_weight=lm_weight, label_reward=label_reward, engine=engine,
     )  # fmt: skip
     rates = {path: checked_rate(path, rate, mix) for path in sources}
     spent = Spent()

@@ -10,12 +10,13 @@ transducer".  With a beam that holds everything it is exact: the sum over all pa
 labels a frame.  Two cuts are ours: no path is followed in a frame below the ``beam``-th of done, since it
 only loses by going on, nor more than ``prune`` nats below the best.
 
-``ilm_scale`` λ takes the internal language model off: hypotheses are ranked by
+``ilm_scale`` λ takes the internal language model off and ``label_reward`` β pays for every label: hypotheses
+are ranked by
 
-    ln p(y | x) - λ Σ_u ln p_ilm(y_u | y_1 … y_{u-1}),   p_ilm = softmax of joint(0, pred) without blank
+    ln p(y | x) + Σ_u (β - λ ln p_ilm(y_u | y_1 … y_{u-1})),   p_ilm = softmax of joint(0, pred) without blank
 
 the zero-encoder estimate of Meng et al. 2021 (arXiv 2011.01991); Zhou et al. 2021 (arXiv 2110.06841)
-compare it with others.
+compare it with others.  A transducer whose blanks are too sure deletes words, which β > 0 brings back.
 
 A prefix has one prediction network state however many paths, frames and utterances meet in it; it is kept
 as long as something near it is alive, so an hour of silence needs no more memory than a second.
@@ -52,6 +53,7 @@ class BeamSearch:
     max_symbols: int = 5
     prune: float = 10.0
     ilm_scale: float = 0.0
+    label_reward: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a search that finds nothing."""
@@ -65,6 +67,8 @@ class BeamSearch:
             raise ValueError(f"prune is {self.prune:g} nats below the best, it should be positive.")
         if not 0 <= self.ilm_scale < float("inf"):
             raise ValueError(f"ilm_scale is {self.ilm_scale:g}, it should be 0 or more.")
+        if not abs(self.label_reward) < float("inf"):
+            raise ValueError(f"label_reward is {self.label_reward:g}, it should be a finite number of nats.")
 
     def begin(self, model: Transducer, n: int) -> BeamSearching:
         """A search in ``n`` utterances."""
@@ -72,12 +76,12 @@ class BeamSearch:
 
 
 class Prefix:
-    """A sequence of labels as its last one and the prefix before it; ``ilm`` is ln p_ilm of all of it."""
+    """A sequence of labels as its last one and the prefix before it; ``bonus`` is Σ_u (β - λ ln p_ilm)."""
 
-    __slots__ = ("__weakref__", "children", "ilm", "label", "parent")
+    __slots__ = ("__weakref__", "bonus", "children", "label", "parent")
 
-    def __init__(self, parent: Prefix | None, label: int, ilm: float):
-        self.parent, self.label, self.ilm = parent, label, ilm
+    def __init__(self, parent: Prefix | None, label: int, bonus: float):
+        self.parent, self.label, self.bonus = parent, label, bonus
         self.children: WeakValueDictionary[int, Prefix] = WeakValueDictionary()
 
     def labels(self) -> tuple[int, ...]:
@@ -112,11 +116,14 @@ class Entry:
 
 
 class Known(NamedTuple):
-    """What follows a prefix: the prediction network's output (J,) and state, ln p_ilm of labels (V - 1,)."""
+    """What follows a prefix: the prediction network's output (J,) and state.
+
+    ``bonus`` is β - λ ln p_ilm of every label (V - 1,), or (1,) where all have the same.
+    """
 
     pred: Floats
     state: tuple[tuple[Floats, Floats], ...]
-    ilm: Floats | None
+    bonus: Floats
 
 
 class BeamSearching:
@@ -174,12 +181,10 @@ class BeamSearching:
         t: int,
     ) -> list[tuple[int, Entry]]:
         """The best ``beam`` extensions by a label of every utterance's entries, above its floor."""
-        beam, scale = self.settings.beam, self.settings.ilm_scale
-        gain = logp[:, BLANK + 1 :]
-        ilm = None
-        if scale:
-            ilm = np.stack([one.ilm for one in known if one.ilm is not None])
-            gain = gain - np.float32(scale) * ilm
+        beam = self.settings.beam
+        steps = logp[:, BLANK + 1 :]
+        bonus = np.broadcast_to(np.stack([one.bonus for one in known]), steps.shape)
+        gain = steps + bonus
         wide = min(beam, gain.shape[1])
         label = np.argpartition(-gain, wide - 1, axis=1)[:, :wide]
         scores = np.array([self._score(entry) for _, entry in level])[:, None]
@@ -194,14 +199,12 @@ class BeamSearching:
         if not kept:
             return []
         at = tuple(np.array(kept).T)
-        steps = logp[:, BLANK + 1 :][at].tolist()
-        shares = [0.0] * len(kept) if ilm is None else ilm[at].tolist()
         out = []
-        for (row, k), step, share in zip(kept, steps, shares, strict=True):
+        for (row, k), step, paid in zip(kept, steps[at].tolist(), bonus[at].tolist(), strict=True):
             utt, entry = level[row]
             prefix = entry.prefix.children.get(BLANK + 1 + k)
             if prefix is None:
-                prefix = Prefix(entry.prefix, BLANK + 1 + k, entry.prefix.ilm + share)
+                prefix = Prefix(entry.prefix, BLANK + 1 + k, entry.prefix.bonus + paid)
                 entry.prefix.children[BLANK + 1 + k] = prefix
             frames = (entry.frames, self.passed[utt] + t)
             out.append((utt, Entry(prefix, entry.logprob + step, entry.likeliest + step, frames)))
@@ -215,11 +218,12 @@ class BeamSearching:
         labels = np.array([prefix.label for prefix in new])
         parents = [self.known[prefix.parent].state for prefix in new if prefix.parent is not None]
         pred, state = self.model.step_predictor(labels, stacked(parents) if parents else None)
-        ilm: list[Floats | None] = [None] * len(new)
+        bonus = np.full((len(new), 1), self.settings.label_reward, np.float32)
         if self.settings.ilm_scale:
-            ilm = list(log_softmax(self.model.joint(np.zeros_like(pred), pred)[:, BLANK + 1 :]))
+            ilm = log_softmax(self.model.joint(np.zeros_like(pred), pred)[:, BLANK + 1 :])
+            bonus = bonus - np.float32(self.settings.ilm_scale) * ilm
         for i, prefix in enumerate(new):
-            self.known[prefix] = Known(pred[i], tuple((h[i], c[i]) for h, c in state), ilm[i])
+            self.known[prefix] = Known(pred[i], tuple((h[i], c[i]) for h, c in state), bonus[i])
 
     def _floor(self, done: dict[Prefix, Entry]) -> float:
         """The score below which no path is followed in this frame."""
@@ -228,7 +232,7 @@ class BeamSearching:
         return max(best[0] - self.settings.prune, last)
 
     def _score(self, entry: Entry) -> float:
-        return entry.logprob - self.settings.ilm_scale * entry.prefix.ilm
+        return entry.logprob + entry.prefix.bonus
 
     def _hypothesis(self, entry: Entry) -> Hypothesis:
         frames, at = [], entry.frames

@@ -173,16 +173,19 @@ def load_any(
     word_penalty: float = 0.0,
     beam: float | None = None,
     lm_weight: float | None = None,
+    label_reward: float = 0.0,
     n: int = 0,
     engine: Engine = "runtime",
 ) -> Recognising:
     """The recogniser of a packed file: a transducer alone, an acoustic model with `load_recogniser`'s graph.
 
     A CTC network is either, or takes an n-gram by ``lm_weight``, see `ctc_recogniser`.  ``beam`` counts
-    hypotheses of a search without a graph, at least ``n``, and is a graph's width in cost.
+    hypotheses of a search without a graph, at least ``n``, and is a graph's width in cost.  ``label_reward`` is a transducer's, see `BeamSearch`.
     """
     engines.check_engine(engine)
     packed = engines.read(model)
+    if label_reward and packed.model != "rnnt":
+        raise ValueError(f"{model}: --label-reward is of a transducer, this is {packed.model}: leave it out.")
     if packed.model == "quartznet":
         return load_ctc_recogniser(
             model, packed, graph, arpa, acoustic_scale=acoustic_scale, word_penalty=word_penalty, beam=beam,
@@ -208,6 +211,7 @@ def load_any(
         )
     if n < 0:
         raise ValueError(f"{n} hypotheses an utterance: expected 1 or more.")
-    search = BeamSearch(max(BEAM, n) if beam is None else int(beam), nbest=max(n, 1))
+    width = max(BEAM, n) if beam is None else int(beam)
+    search = BeamSearch(width, nbest=max(n, 1), label_reward=label_reward)
     network, units = engines.transducer(model, packed, engine)
     return TransducerRecogniser(network, units, search)

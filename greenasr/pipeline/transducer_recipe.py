@@ -53,13 +53,16 @@ class DecodeSettings:
     max_symbols: int = 5
     prune: float = 10.0
     ilm_scale: float = 0.0
+    label_reward: float = 0.0
     order: int = 0
     arpa: str = ""
     engine: str = "runtime"
 
     def search(self) -> BeamSearch:
         """The search; ValueError for one that finds nothing."""
-        return BeamSearch(self.beam, self.nbest, self.max_symbols, self.prune, self.ilm_scale)
+        return BeamSearch(
+            self.beam, self.nbest, self.max_symbols, self.prune, self.ilm_scale, self.label_reward
+        )
 
 
 @dataclass(frozen=True)

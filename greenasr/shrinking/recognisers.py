@@ -99,6 +99,7 @@ class Hearing:
     beam: float | None = None
     acoustic_scale: float = 1.0
     word_penalty: float = 0.0
+    label_reward: float = 0.0
     masks: bool = True
 
     @property
@@ -275,7 +276,7 @@ def _transducer(
     check_ids(ids)
     task = Transduction(stores, units.tokenizer, ids, hearing.frames, hearing.augment)
     listening = replace(task, ids={})
-    search = BeamSearch(int(hearing.beam or 4), 1)
+    search = BeamSearch(int(hearing.beam or 4), 1, label_reward=hearing.label_reward)
 
     def hear(model: Any, split: str) -> dict[str, list[str]]:
         decode = listening.decode if isinstance(model, nn.Module) else listening.heard

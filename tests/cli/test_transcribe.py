@@ -221,6 +221,8 @@ BAD = [
     ("hears.packed a.wav --arpa lm.arpa", r"hears.packed: a transducer has no graph, so no --graph, --arpa"),
     ("hears.packed a.wav --word-penalty 1", r"leave them out, and rescore its lists"),
     ("hears.packed a.wav --beam 2 --nbest 3 --out new.jsonl", r"nbest is 3, it should be 1 to 2, the beam"),
+    ("hears.packed a.wav --label-reward nan", r"label_reward is nan, it should be a finite number of nats"),
+    ("model.packed a.wav --arpa lm.arpa --label-reward 1", r"--label-reward is of a transducer, this is"),
     ("nan.packed a.wav", r"a, utterance at 0.\d+ s: the network's outputs are not numbers"),
     ("hears.packed -", r"standard input: no samples in it"),
     ("model.packed empty.wav --arpa lm.arpa", r"empty.wav: the file is empty \(0 bytes\)"),

@@ -147,23 +147,24 @@ def internal_lm(model: Rnnt, labels: Labels) -> float:
 
 
 @pytest.mark.parametrize("joint", ["fc", "addition"])
-@pytest.mark.parametrize("scale", [0.0, 0.4])
+@pytest.mark.parametrize(("scale", "reward"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.7), (0.4, -0.7)])
 @pytest.mark.parametrize("frames", [0, 1, 2, 3])
 @torch.no_grad()
 def test_a_beam_that_holds_everything_finds_what_trying_all_paths_finds(
-    joint: str, scale: float, frames: int
+    joint: str, scale: float, reward: float, frames: int
 ) -> None:
     model, feats = network(joint=joint), torch.randn(frames, 4)
     paths: dict[Labels, list[tuple[float, Labels]]] = {}
     for labels, at, logprob in all_paths(model, feats, 2):
         paths.setdefault(labels, []).append((logprob, at))
-    search = BeamSearch(**EVERYTHING, max_symbols=2, ilm_scale=scale)
+    search = BeamSearch(**EVERYTHING, max_symbols=2, ilm_scale=scale, label_reward=reward)
     (hyps,) = decode_transducer(model, feats[None], search=search)
     assert {hyp.labels for hyp in hyps} == set(paths) and len(hyps) == len(paths) == 2 ** (2 * frames + 1) - 1
     for hyp in hyps:
         expected = math.log(math.fsum(math.exp(logprob) for logprob, _ in paths[hyp.labels]))
         assert hyp.logprob == pytest.approx(expected, abs=1e-4)
-        assert hyp.score == pytest.approx(expected - scale * internal_lm(model, hyp.labels), abs=1e-4)
+        bonus = reward * len(hyp.labels) - scale * internal_lm(model, hyp.labels)
+        assert hyp.score == pytest.approx(expected + bonus, abs=1e-4)
         assert hyp.frames == max(paths[hyp.labels])[1]
     assert [hyp.score for hyp in hyps] == sorted((hyp.score for hyp in hyps), reverse=True)
 
@@ -245,6 +246,14 @@ def test_the_internal_language_model_is_taken_off() -> None:
             assert hyp.score == pytest.approx(hyp.logprob - scale * ilm, abs=1e-5)
 
 
+@pytest.mark.parametrize(("reward", "best"), [(0.0, ()), (1.0, (1,))])
+def test_a_reward_brings_back_a_label_that_blank_outbid(reward: float, best: Labels) -> None:
+    toy = Toy(1, lambda t, labels: [1.0, 0.0] if labels else [0.6, 0.4])
+    (hyps,) = decode_transducer(toy, torch.zeros(1, 1, 1), search=BeamSearch(beam=2, label_reward=reward))
+    assert hyps[0].labels == best
+    assert hyps[0].score == pytest.approx(hyps[0].logprob + reward * len(best), abs=1e-6)
+
+
 def slow_greedy(model: Rnnt, feats: Tensor, max_symbols: int) -> Hypothesis:
     labels: Labels = ()
     frames: Labels = ()
@@ -315,7 +324,12 @@ def test_a_wider_beam_finds_more_of_the_probability() -> None:
             assert sum(math.exp(hyp.logprob) for hyp in hyps) < 1 + 1e-5
 
 
-SEARCHES: list[Search] = [Greedy(3), BeamSearch(beam=4), BeamSearch(beam=5, ilm_scale=0.3, nbest=2)]
+SEARCHES: list[Search] = [
+    Greedy(3),
+    BeamSearch(beam=4),
+    BeamSearch(beam=4, label_reward=0.5),
+    BeamSearch(beam=5, ilm_scale=0.3, nbest=2),
+]
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=repr)
@@ -432,6 +446,7 @@ def test_n_best_lists_go_to_the_file_of_lists(tmp_path: Path) -> None:
         ({"max_symbols": 0}, "max_symbols is 0 labels a frame"),
         ({"prune": math.nan}, "prune is nan nats below the best"),
         ({"ilm_scale": -1.0}, "ilm_scale is -1, it should be 0 or more"),
+        ({"label_reward": math.inf}, "label_reward is inf, it should be a finite number"),
     ],
 )
 def test_searches_that_find_nothing_are_refused(settings: dict[str, Any], message: str) -> None:

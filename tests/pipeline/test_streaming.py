@@ -214,6 +214,8 @@ def test_lists_are_of_different_words_whose_scores_add_up(recogniser: Transducer
 def test_a_transducers_options_are_those_of_its_search(tones_transducer: Path, tones: Path) -> None:
     assert load_any(tones_transducer).search == BeamSearch(8, nbest=1)  # type: ignore[attr-defined]
     assert load_any(tones_transducer, n=20).search == BeamSearch(20, nbest=20)  # type: ignore[attr-defined]
+    rewarded = load_any(tones_transducer, label_reward=0.5)
+    assert rewarded.search == BeamSearch(8, nbest=1, label_reward=0.5)  # type: ignore[attr-defined]
     for beam in (0, -1, 2.5, np.nan, np.inf):
         with pytest.raises(
             ValueError, match=r"--beam \S+: a transducer's is a number of hypotheses, 1 or more"
