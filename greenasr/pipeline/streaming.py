@@ -180,7 +180,8 @@ def load_any(
     """The recogniser of a packed file: a transducer alone, an acoustic model with `load_recogniser`'s graph.
 
     A CTC network is either, or takes an n-gram by ``lm_weight``, see `ctc_recogniser`.  ``beam`` counts
-    hypotheses of a search without a graph, at least ``n``, and is a graph's width in cost.  ``label_reward`` is a transducer's, see `BeamSearch`.
+    hypotheses of a search without a graph, at least ``n``, and is a graph's width in cost.  ``label_reward``
+    is a transducer's, see `BeamSearch`.
     """
     engines.check_engine(engine)
     packed = engines.read(model)
