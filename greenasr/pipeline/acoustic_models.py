@@ -11,6 +11,7 @@ from greenasr.models.tdnnf import Tdnnf
 from greenasr.pipeline.models import opened, save
 from greenasr.pipeline.units import Units
 from greenasr.roles import BitMap, Quantized
+from greenasr.runtime.activations import Rounding
 from greenasr.tasks.networks import ACOUSTIC_MODELS
 
 
@@ -31,9 +32,10 @@ def save_acoustic(
     recipe: Mapping[str, Any],
     quantized: Mapping[str, Quantized] | None = None,
     bit_map: BitMap | None = None,
+    rounding: Rounding | None = None,
 ) -> int:
     """Pack a network; returns the file's size in bytes."""
-    return save(path, model, units, recipe, quantized, bit_map)
+    return save(path, model, units, recipe, quantized, bit_map, rounding)
 
 
 def load_acoustic(path: str | Path) -> SavedAcoustic:

@@ -200,7 +200,9 @@ def _row(place: Place, part: str, seed: int, row: HybridRow, folder: Path, tell:
     if dropout is not None:
         set_dropout_(model, dropout)
     training = rows.training_of(place, row, seed)
-    path = hybrid.train(place, folder, task, units, model, training, compressor, rows.teller(tell))
+    path = hybrid.train(
+        place, folder, task, units, model, training, compressor, rows.teller(tell), row.rounding
+    )
     return {**hybrid.describe(path), "seconds_train": rows.seconds_of(folder)}
 
 

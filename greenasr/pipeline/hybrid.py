@@ -39,6 +39,7 @@ from greenasr.pipeline.hybrid_recipe import HybridRecipe
 from greenasr.pipeline.place import SpeechPlace, Tell, errors_of, noted, write_ngram
 from greenasr.pipeline.units import Units
 from greenasr.roles import Compressor
+from greenasr.runtime.activations import Rounding
 from greenasr.score.errors import to_jsonl, wer
 from greenasr.tasks.chain import Chain, frame_targets, original
 from greenasr.tasks.flat_start import FlatStart, flat_start
@@ -146,6 +147,7 @@ def train(
     training: Training,
     compressor: Compressor | None = None,
     on_step: OnStep | None = None,
+    rounding: Rounding | None = None,
 ) -> Path:
     """Train a network into ``folder/model.packed``, and ``train.packed`` with the cross-entropy head.
 
@@ -160,7 +162,7 @@ def train(
         save_acoustic(folder / "train.packed", model, units, recipe)
     else:
         write_json(folder / "bit_map.json", bit_map.to_json())
-    save_acoustic(folder / "model.packed", model.without_xent(), units, recipe, quantized, bit_map)
+    save_acoustic(folder / "model.packed", model.without_xent(), units, recipe, quantized, bit_map, rounding)
     return folder / "model.packed"
 
 

@@ -33,6 +33,7 @@ from greenasr.pipeline import together
 from greenasr.pipeline.models import Opened, Saved, load, save
 from greenasr.pipeline.recipe import Windows
 from greenasr.roles import BitMap, Cluster, CostTable, Task
+from greenasr.runtime.activations import Rounding
 from greenasr.score import perplexity as score
 from greenasr.tasks.language_model import LanguageModel
 from greenasr.tasks.networks import build
@@ -136,6 +137,7 @@ def compress_onto(
     *,
     device: str = "cpu",
     on_step: OnStep | None = None,
+    rounding: Rounding | None = None,
 ) -> Path:
     """Train a saved model onto a plan by ``method``, into ``folder/model.packed`` and ``bit_map.json``."""
     if method not in COMPRESSORS:
@@ -144,7 +146,7 @@ def compress_onto(
     quantized = fit_(model, task, COMPRESSORS[method](bit_map), training, run=folder, on_step=on_step)
     write_json(folder / "bit_map.json", bit_map.to_json())
     recipe = {**saved.recipe, "method": method, "training": asdict(training)}
-    save(folder / "model.packed", model.cpu(), saved.tokenizer, recipe, quantized, bit_map)
+    save(folder / "model.packed", model.cpu(), saved.tokenizer, recipe, quantized, bit_map, rounding)
     return folder / "model.packed"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from greenasr.data.text import Tokenizer, tokenizer_from_json
 from greenasr.pipeline.self_tests import measured
 from greenasr.roles import BitMap, Quantized
+from greenasr.runtime.activations import Rounding
 from greenasr.runtime.pack import pack, unpack
 from greenasr.tasks.networks import LANGUAGE_MODELS, NETWORKS, Kinds, build
 
@@ -57,6 +58,7 @@ def save(
     recipe: Mapping[str, Any],
     quantized: Mapping[str, Quantized] | None = None,
     bit_map: BitMap | None = None,
+    rounding: Rounding | None = None,
 ) -> int:
     """Pack a model with what stands around it and its self test; returns the file's size in bytes."""
     name = next(name for name, (network, _) in NETWORKS.items() if isinstance(model, network))
@@ -71,6 +73,7 @@ def save(
         units.to_json(),
         dict(recipe),
         measure=measured,
+        rounding=rounding,
     )
 
 

@@ -20,6 +20,7 @@ from greenasr.compress.fit import Training
 from greenasr.ops.bits import WIDTHS
 from greenasr.pipeline.engines import check_engine
 from greenasr.pipeline.sections import make, older, read_toml
+from greenasr.runtime.activations import Activations, Rounding
 from greenasr.tasks.networks import configure
 
 PLANNED = ("hessian", "kl", "search")  # methods whose rows have a plan
@@ -34,6 +35,8 @@ METHODS = {
     "kl": "KL plan",
     "search": "search plan",
 }
+
+CHOSEN: tuple[Activations, ...] = ("int8", "float32")  # static ones need measured steps: `greenasr shrink`
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class Row:
     """A line of the table.
 
     ``fit`` is how a plan's row is trained, ``start`` the row it begins from; ``epochs``, ``lr``,
-    ``dropout``, ``teach``, ``step``, ``by`` and ``widths`` as in `Compress`.
+    ``dropout``, ``teach``, ``step``, ``by`` and ``widths`` as in `Compress`.  Its file multiplies
+    ``activations`` of "int8", row by row, or of "float32", where weights alone shall be of few bits.
     """
 
     method: str
@@ -119,6 +123,7 @@ class Row:
     step: str | None = None
     by: str | None = None
     widths: tuple[int, ...] | None = None
+    activations: Activations = "int8"
     paper: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,6 +135,15 @@ class Row:
         if self.method in COMPRESSORS and self.bits not in WIDTHS:
             widths = ", ".join(map(str, WIDTHS))
             raise ValueError(f"a row of method '{self.method}' has {self.bits:g} bits: choose from {widths}.")
+        if self.activations not in CHOSEN:
+            raise ValueError(f"activations of a row are '{self.activations}': choose {' or '.join(CHOSEN)}.")
+        if self.method == "float" and self.activations != "int8":
+            raise ValueError("a row in full precision computes in float32 as it is: leave activations out.")
+
+    @property
+    def rounding(self) -> Rounding:
+        """What its file says of activations."""
+        return Rounding(self.activations)
 
     @property
     def name(self) -> str:
@@ -139,7 +153,8 @@ class Row:
         tail = "" if self.method not in PLANNED or self.fit == "bp" else f"-{self.fit}"
         banded = "-bands" if self.bands and self.method not in PLANNED else ""
         step = f"-{self.step.replace(':', '')}" if self.step else ""
-        return f"{self.method}-{self.bits:g}{tail}{banded}{step}"
+        floats = "" if self.activations == "int8" else f"-{self.activations}"
+        return f"{self.method}-{self.bits:g}{tail}{banded}{step}{floats}"
 
 
 @dataclass(frozen=True)

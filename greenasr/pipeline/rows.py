@@ -191,6 +191,7 @@ def figures(place: AnyPlace, row: Row, runs: Runs, results: Results) -> dict[str
         "plan": some["plan"],
         "seconds_train": float(np.mean([r["seconds_train"] for r in runs.values()])),
         "engines": sorted({r.get("engine", "torch") for r in runs.values()}),
+        "activations": row.activations,
         "paper": dict(row.paper) or None,
     }
 

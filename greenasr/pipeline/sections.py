@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 KINDS |= {"tuple": (list,), "Mapping": (dict,)}
-NEWER = (("precision", "float32"), ("engine", "runtime"))  # settings that runs may be older than, at defaults
+NEWER = (  # settings that runs may be older than, at defaults
+    ("precision", "float32"), ("engine", "runtime"), ("label_reward", 0.0), ("activations", "int8"),
+)  # fmt: skip
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -49,6 +51,14 @@ def older(recipe: dict[str, Any]) -> dict[str, Any]:
 
     >>> older({"train": {"lr": 1.0, "precision": "float32"}, "decode": {"engine": "runtime"}, "title": "t"})
     {'train': {'lr': 1.0}, 'decode': {}, 'title': 't'}
+    >>> older({"rows": [{"bits": 4, "activations": "int8"}, {"bits": 4, "activations": "float32"}]})
+    {'rows': [{'bits': 4}, {'bits': 4, 'activations': 'float32'}]}
     """
-    found = {key: older(value) if isinstance(value, dict) else value for key, value in recipe.items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list | tuple) and all(isinstance(each, dict) for each in value):
+            return [older(each) for each in value]
+        return older(value) if isinstance(value, dict) else value
+
+    found = {key: plain(value) for key, value in recipe.items()}
     return {key: value for key, value in found.items() if (key, value) not in NEWER}

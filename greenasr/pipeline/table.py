@@ -220,8 +220,9 @@ def _row(place: Place, row: Row, folder: Path, tell: Tell) -> dict[str, Any]:
             if method == "none":
                 training = replace(training, epochs=0)
             path = lm.compress_onto(
-                folder, saved, task, bit_map, method, training, device=place.device, on_step=on_step
-            )
+                folder, saved, task, bit_map, method, training,
+                device=place.device, on_step=on_step, rounding=row.rounding,
+            )  # fmt: skip
     arpa = place.run / "ngram" / "lm.arpa.gz"
     figures = lm.measure(path, task, read_arpa(arpa), texts, place.device, tell)
     log = (folder / "log.jsonl").read_text().splitlines()  # of all sessions, when the run was resumed

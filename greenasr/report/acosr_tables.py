@@ -17,7 +17,7 @@ from typing import Any
 
 from greenasr.report.green_tables import changed, increase, sets_of, smallest, spread, table3
 from greenasr.report.heard import heard_by
-from greenasr.report.language_models import DASH, MB, bits_label, number
+from greenasr.report.language_models import DASH, MB, bits_label, number, worded
 from greenasr.report.page import Sheet
 
 Row = Mapping[str, Any]
@@ -181,11 +181,13 @@ def label(row: Row) -> str:
     'Hessian plan, ACosR'
     >>> label({"name": "bp-2-row", "method": "BP uniform", "fit": None})
     'BP, row'
+    >>> label({"name": "acosr-8-float32", "method": "ACosR", "fit": None})
+    'ACosR, float32 activations'
     """
     words = [row["method"].removesuffix(" uniform")] + ([FITS[row["fit"]]] if row["fit"] else [])
     said = {row["fit"], "published"}
     tail = [part for part in str(row["name"]).split("-")[1:] if part not in said]
-    return ", ".join(words + [part for part in tail if not part.replace(".", "").isdigit()])
+    return ", ".join(words + [worded(part) for part in tail if not part.replace(".", "").isdigit()])
 
 
 def named(row: Row) -> str:

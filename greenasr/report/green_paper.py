@@ -78,6 +78,7 @@ TABLE3: dict[tuple[str, bool], tuple[int, tuple[float, ...], float]] = {
     ("4 bits", True): (7, (8.5, 15.6, 10.3, 16.9, 10.0, 12.8, 17.1), 13.3),
     ("8 bits", True): (8, (7.7, 14.8, 9.9, 16.0, 9.4, 12.3, 16.0), 19.5),
 }
+FLOATS = "-float32"  # behind the name of a row whose activations are
 
 
 def parsed(name: str) -> tuple[str, str, float]:
@@ -85,8 +86,10 @@ def parsed(name: str) -> tuple[str, str, float]:
 
     >>> parsed("hessian-4-acosr"), parsed("bp-2"), parsed("float")
     (('hessian', 'acosr', 4.0), ('uniform', 'bp', 2.0), ('float', '', 32))
+    >>> parsed("kl-4-float32")
+    ('kl', 'bp', 4.0)
     """
-    method, *more = name.split("-")
+    method, *more = name.removesuffix(FLOATS).split("-")
     if method in ("float", "compact"):
         return method, "", 32
     bits = float(more[0])

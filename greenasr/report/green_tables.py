@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from greenasr.report import green_paper
-from greenasr.report.green_paper import parsed, quoted, quoted_system
+from greenasr.report.green_paper import FLOATS, parsed, quoted, quoted_system
 from greenasr.report.heard import heard_by
 from greenasr.report.language_models import DASH, MB, bits_label, number
 from greenasr.report.page import Sheet
@@ -178,6 +178,8 @@ def label(row: Row) -> str:
 
     >>> label({"name": "kl-4-acosr"}), label({"name": "bp-2"}), label({"name": "float"})
     ('KL plan, QAT (ACosR)', 'uniform, BP', 'manual')
+    >>> label({"name": "bp-2-float32"})
+    'uniform, BP, float32 activations'
     """
     plan, fit, _ = parsed(row["name"])
     if plan == "float":
@@ -185,7 +187,8 @@ def label(row: Row) -> str:
     if plan == "compact":
         words = str(row.get("method") or "searched").removesuffix(" bottlenecks")
         return SEARCHES.get(words, words)
-    return f"{PLANS[plan]} plan, {FITS[fit]}" if plan in PLANS else f"uniform, {FITS[fit]}"
+    floats = ", float32 activations" if row["name"].endswith(FLOATS) else ""
+    return f"{PLANS[plan]} plan, {FITS[fit]}{floats}" if plan in PLANS else f"uniform, {FITS[fit]}{floats}"
 
 
 def named(row: Row) -> str:

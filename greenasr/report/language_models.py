@@ -66,8 +66,15 @@ def label(row: Row) -> str:
 
     >>> label({"method": "Hessian plan", "name": "hessian-2-admm"})
     'Hessian plan, admm'
+    >>> label({"method": "BP uniform", "name": "bp-4-float32"})
+    'BP uniform, float32 activations'
     """
-    return ", ".join([row["method"], *str(row.get("name", "")).split("-")[2:]])
+    return ", ".join([row["method"], *map(worded, str(row.get("name", "")).split("-")[2:])])
+
+
+def worded(part: str) -> str:
+    """A part of a row's name in words."""
+    return f"{part} activations" if part == "float32" else part
 
 
 def megabytes(row: Row) -> float | None:

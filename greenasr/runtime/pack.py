@@ -24,6 +24,7 @@ from greenasr.ops import bits as bitpack
 from greenasr.ops.signs import Signs
 from greenasr.roles import BitMap, Quantized, Span
 from greenasr.runtime import format as packed_format
+from greenasr.runtime.activations import Rounding
 from greenasr.runtime.format import Array, Packed, PackedSpan
 
 SIGNS = ".signs"  # the end of the name of a buffer that names a generated matrix
@@ -40,6 +41,7 @@ def pack(
     recipe: dict[str, Any],
     rest_dtype: Literal["bfloat16", "float32"] = "bfloat16",
     measure: Callable[[Packed], dict[str, Any]] | None = None,
+    rounding: Rounding | None = None,
 ) -> int:
     """Write a model to ``path``; the number of bytes on disk.
 
@@ -47,7 +49,7 @@ def pack(
     returns it; what it does not name is stored in ``rest_dtype`` (integers as they are).  Without a
     ``bit_map`` everything is stored in float32: the full-precision model in the same format.
 
-    ``measure`` gives the model's self test.
+    ``measure`` gives the model's self test; without a ``rounding`` activations are int8 row by row.
 
     Raises ValueError if the bit map's spans are not exactly those of ``quantized``, or if a weight of
     ``state_dict`` is not exactly its codes times its step.
@@ -71,7 +73,10 @@ def pack(
     }
     plan = bit_map.to_json() if bit_map is not None else {}
     about = dict(tokenizer), dict(recipe)
-    packed = Packed(model_name, dict(config), plan, spans, rest, *about, shapes, ties, seeds)
+    packed = Packed(
+        model_name, dict(config), plan, spans, rest, *about, shapes, ties, seeds,
+        rounding=rounding or Rounding(),
+    )  # fmt: skip
     if measure is not None:
         packed = replace(packed, self_test=measure(packed))
     return packed_format.write(path, packed)

@@ -313,8 +313,8 @@ def spotted(tmp_path_factory: pytest.TempPathFactory, greenasr: Callable[..., An
 
 
 ROWS = (
-    *(("float", 32, ""), ("acosr", 8, ""), ("acosr", 6, "published = true"), ("none", 6, "")),
-    *(("kl", 4.0, ""), ("hessian", 4.0, 'fit = "acosr"')),
+    *(("float", 32, ""), ("acosr", 8, ""), ("acosr", 6, "published = true")),
+    *(("none", 6, 'activations = "float32"'), ("kl", 4.0, ""), ("hessian", 4.0, 'fit = "acosr"')),
 )
 
 

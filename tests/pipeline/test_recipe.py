@@ -53,6 +53,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
 def test_a_row_is_named_by_method_bits_and_what_is_special() -> None:
     rows = [Row("float"), Row("bp", 2), Row("hessian", 2.5, fit="admm"), Row("admm", 4, step="group:64")]
     assert [row.name for row in rows] == ["float", "bp-2", "hessian-2.5-admm", "admm-4-group64"]
+    assert Row("acosr", 8, activations="float32").name == "acosr-8-float32"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,8 @@ def test_a_row_is_named_by_method_bits_and_what_is_special() -> None:
         ('"Smallest"', '"Smallest"\nngram_order = 9', "ngram_order is 9, expected 1 to 5"),
         ('"Smallest"', '"Smallest', r"not TOML: .*line 2"),
         ('"float"', '"bp"\nbits = 2', "one must be the float model"),
+        ('"float"', '"float"\nactivations = "float32"', "in full precision computes in float32 as it is"),
+        ('"float"', '"bp"\nbits = 2\nactivations = "static"', "activations of a row are 'static': choose"),
         ('"float"', '"magic"', "unknown method 'magic'"),
         ('"float"', '"float"\n[[row]]\nmethod = "bp"\nbits = 5', "'bp' has 5 bits: choose from"),
         ('"float"', '"float"\n[[row]]\nmethod = "kl"\nbits = 0.5', "'kl-0.5' asks for 0.5 bits .* 1 to 8"),

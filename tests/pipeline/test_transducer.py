@@ -30,7 +30,7 @@ from greenasr.score.significance import mapsswe
 Call = Callable[..., Any]
 Recipe = Callable[..., Path]
 FLOAT = '[[row]]\nmethod = "float"\n'
-NAMES = ["float", "acosr-8", "acosr-6-published", "none-6", "kl-4", "hessian-4-acosr"]
+NAMES = ["float", "acosr-8", "acosr-6-published", "none-6-float32", "kl-4", "hessian-4-acosr"]
 
 
 def quiet(done: int, of: int, note: str) -> None:
@@ -57,14 +57,14 @@ def test_every_row_is_in_the_table_with_its_files_size(place: Place) -> None:
         assert each["bytes"] == (home / name / "model.packed").stat().st_size
         assert each["ratio"] == pytest.approx(rows["float"]["bytes"] / each["bytes"])
         assert each["words"] == 30 and each["runs"] == 1 and each["left_out"] == 0 and each["rtf"] > 0
-    assert rows["float"]["bits"] == 32 and rows["none-6"]["bits"] == 6
+    assert rows["float"]["bits"] == 32 and rows["none-6-float32"]["bits"] == 6
     assert rows["float"]["wer"]["test"][0] < 50, "of three words, guessing has 67"
     assert rows["hessian-4-acosr"]["bits"] <= 4 and set(rows["kl-4"]["plan"].values()) <= {2, 4, 8}
     text = (place.run / "table.md").read_text()
     assert text.startswith("# Miniature") and "nan" not in text
     systems = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
     assert systems[1:7] == [
-        *("full precision", "ACosR", "ACosR, as published", "post-training"),
+        *("full precision", "ACosR", "ACosR, as published", "post-training, float32 activations"),
         *("KL plan, BP", "Hessian plan, ACosR"),
     ]
     assert "Fig. 4: weights among the levels, ACosR, 8 bits" in (place.run / "report.html").read_text()
@@ -109,6 +109,21 @@ def test_words_are_those_of_the_packed_file_utterance_by_utterance(place: Place)
             assert lists[0].scores[0] == pytest.approx(entry.scores[0], abs=1e-3)
             others += lists[1].hyps[0] != entry.hyps[0]
         assert others <= (engine == "runtime"), "rounded activations may turn what is nearly as likely"
+
+
+def test_a_row_whose_activations_stay_in_float32_says_what_torch_says(place: Place) -> None:
+    folder, search = place.run / "all" / "seed0" / "none-6-float32", place.recipe.decode.search()
+    packed, task = engines.read(folder / "model.packed"), transducer.make_task(place, "all")[0]
+    assert packed.rounding.kind == "float32"
+    torchs = RnntOnArrays(load_transducer(folder / "model.packed").model)
+    for entry in read_nbest(folder / "words" / "test.nbest.jsonl"):
+        (hyps,) = decode_transducer(torchs, place.store("test")[entry.id][None], search=search)
+        expected = transducer_nbest(entry.id, entry.ref, hyps, task.words)
+        assert expected.hyps[0] == entry.hyps[0]
+        assert expected.scores[0] == pytest.approx(entry.scores[0], abs=1e-4)
+    rows = rows_of(place.run)
+    assert [rows[name]["activations"] for name in ("none-6-float32", "kl-4")] == ["float32", "int8"]
+    assert "activations of 8 bits and in float32" in (place.run / "table.md").read_text()
 
 
 def test_a_recipe_may_want_torch_for_all_rows(place: Place) -> None:
