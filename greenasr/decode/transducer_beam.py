@@ -8,7 +8,7 @@
 Time-synchronous decoding: Saon, Tüske and Audhkhasi 2020, "Alignment-length synchronous decoding for RNN
 transducer".  With a beam that holds everything it is exact: the sum over all paths of at most max_symbols
 labels a frame.  Two cuts are ours: no path is followed in a frame below the ``beam``-th of done, since it
-only loses by going on, nor more than ``prune`` nats below the best.
+loses by going on (or gains no more than λ or β pay), nor more than ``prune`` nats below the best.
 
 ``ilm_scale`` λ takes the internal language model off and ``label_reward`` β pays for every label: hypotheses
 are ranked by

@@ -39,6 +39,7 @@ from greenasr.pipeline import engines
 from greenasr.pipeline.acoustic_models import load_acoustic
 from greenasr.pipeline.ctc_models import load_ctc
 from greenasr.pipeline.models import save
+from greenasr.pipeline.sections import older
 from greenasr.pipeline.self_tests import measured
 from greenasr.pipeline.transducer_models import load_transducer
 from greenasr.roles import BitMap, Quantized
@@ -235,7 +236,7 @@ def recogniser(
     stores = {split: _store(board, split, cuts[split], saved.units.features, hearing, jobs) for split in SETS}
     contents = {split: _contents(cuts[split]) for split in SETS}
     inner, hear = make(model, saved.units, stores, hearing)
-    settings = {"kind": kind, "lm": digest(lm) if lm else None, **asdict(hearing)}
+    settings = older({"kind": kind, "lm": digest(lm) if lm else None, **asdict(hearing)})
     costs = replace(inner, frames=hearing.cost_frames, augment=None)
     package = OurFormat(saved.units, {**saved.recipe, "shrunk_from": digest(path)}, opened)
     return model, SpeechTask(inner, hear, contents, settings, costs), package
