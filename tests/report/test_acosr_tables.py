@@ -160,7 +160,7 @@ def test_the_papers_table_4_in_the_recipe_degrades_as_the_paper_says() -> None:
 def test_the_papers_table_3_in_the_recipe_has_every_test_set() -> None:
     recipe = load_transducers(RECIPES / "assistant" / "acosr.toml")
     quoted = {each.name: each.paper for each in recipe.rows if each.paper}
-    assert set(quoted) == {"acosr-8", "acosr-6", "acosr-8-published"}
+    assert set(quoted) == {"acosr-8", "acosr-8-float32", "acosr-6", "acosr-8-published"}
     assert all(set(paper["degradation"]) == set(recipe.corpus.tests) for paper in quoted.values())
     assert quoted["acosr-8"]["degradation"]["entertainment"] == -3.02 and quoted["acosr-6"]["wgtc"] == 99.2
 
