@@ -78,7 +78,9 @@ def shrink(
     beam: Annotated[float | None, typer.Option(help="Width of the search for words.")] = None,
     acoustic_scale: Annotated[float, typer.Option(help="Weight of a hybrid's network.")] = 1.0,
     word_penalty: Annotated[float, typer.Option(help="Cost a word of a hybrid.")] = 0.0,
-    label_reward: Annotated[float, typer.Option(help="Gain of a transducer a label, in nats.")] = 0.0,
+    label_reward: Annotated[
+        float | None, typer.Option(help="Nats that a transducer gains a label, by default its recipe's.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of batches and probes.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes that take features.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

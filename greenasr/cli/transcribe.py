@@ -54,8 +54,11 @@ def transcribe(
         typer.Option(help="Ask --arpa inside a CTC network's beam, for any words, instead of in a graph."),
     ] = None,
     label_reward: Annotated[
-        float, typer.Option(help="Gain of a transducer a label, in nats; above 0 words get more.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Nats that a transducer gains a label, by default its recipe's."
+        ),
+    ] = None,
     nbest: Annotated[int, typer.Option(help="Also so many hypotheses an utterance, into --out.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON lines that `greenasr rescore` reads.")] = None,
     engine: Annotated[Engine, typer.Option(help="What runs the network.")] = "runtime",

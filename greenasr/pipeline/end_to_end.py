@@ -188,7 +188,7 @@ def _row(kind: Kind, place: Place, part: str, seed: int, row: Row, folder: Path,
     path, units = folder / "model.packed", kind.units(place, task)
     if bit_map is not None:
         write_json(folder / "bit_map.json", bit_map.to_json())
-    save(path, model.cpu(), units, {"title": place.recipe.title}, fitted, bit_map, row.rounding)
+    save(path, model.cpu(), units, place.recipe.noted, fitted, bit_map, row.rounding)
     saved = kind.load(path)
     return {
         **lm.describe(path, saved),

@@ -157,7 +157,7 @@ def train(
     chosen = compressor or Upkeep(NoCompression(), semi_orthogonal_step_)
     quantized = fit_(model.to(place.device), task, chosen, training, run=folder, on_step=on_step)
     model = model.cpu()
-    recipe = {"title": place.recipe.title}
+    recipe = place.recipe.noted
     if bit_map is None:
         save_acoustic(folder / "train.packed", model, units, recipe)
     else:

@@ -11,7 +11,8 @@ T = TypeVar("T")
 KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 KINDS |= {"tuple": (list,), "Mapping": (dict,)}
 NEWER = (  # settings that runs may be older than, at defaults
-    ("precision", "float32"), ("engine", "runtime"), ("label_reward", 0.0), ("activations", "int8"),
+    ("precision", "float32"), ("engine", "runtime"), ("label_reward", 0.0), ("label_reward", None),
+    ("activations", "int8"),
 )  # fmt: skip
 
 

@@ -176,6 +176,11 @@ class SpeechRecipe:
     lm: LmSettings = LmSettings()
 
     @property
+    def noted(self) -> dict[str, Any]:
+        """What the packed files of its rows say of it."""
+        return {"title": self.title}
+
+    @property
     def adapted(self) -> tuple[str, ...]:
         """Rows that are adapted to speakers."""
         return ()

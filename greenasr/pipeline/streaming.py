@@ -32,7 +32,7 @@ from greenasr.pipeline import engines
 from greenasr.pipeline.ctc_recogniser import load_ctc_recogniser
 from greenasr.pipeline.engines import Engine, StreamingTransducer
 from greenasr.pipeline.transcribe import Recognising, Transcript, load_recogniser, worded
-from greenasr.pipeline.units import Labels
+from greenasr.pipeline.units import Labels, reward_of
 
 CHUNK = 12  # frames that are heard at once
 BEAM, GRAPH_BEAM = 8, 15.0  # hypotheses of a transducer's search, cost of a graph's
@@ -173,7 +173,7 @@ def load_any(
     word_penalty: float = 0.0,
     beam: float | None = None,
     lm_weight: float | None = None,
-    label_reward: float = 0.0,
+    label_reward: float | None = None,
     n: int = 0,
     engine: Engine = "runtime",
 ) -> Recognising:
@@ -181,11 +181,11 @@ def load_any(
 
     A CTC network is either, or takes an n-gram by ``lm_weight``, see `ctc_recogniser`.  ``beam`` counts
     hypotheses of a search without a graph, at least ``n``, and is a graph's width in cost.  ``label_reward``
-    is a transducer's, see `BeamSearch`.
+    is a transducer's, see `BeamSearch`, and without one that of the recipe behind the file.
     """
     engines.check_engine(engine)
     packed = engines.read(model)
-    if label_reward and packed.model != "rnnt":
+    if label_reward is not None and packed.model != "rnnt":
         raise ValueError(f"{model}: --label-reward is of a transducer, this is {packed.model}: leave it out.")
     if packed.model == "quartznet":
         return load_ctc_recogniser(
@@ -213,6 +213,6 @@ def load_any(
     if n < 0:
         raise ValueError(f"{n} hypotheses an utterance: expected 1 or more.")
     width = max(BEAM, n) if beam is None else int(beam)
-    search = BeamSearch(width, nbest=max(n, 1), label_reward=label_reward)
+    search = BeamSearch(width, nbest=max(n, 1), label_reward=reward_of(packed.recipe, label_reward))
     network, units = engines.transducer(model, packed, engine)
     return TransducerRecogniser(network, units, search)

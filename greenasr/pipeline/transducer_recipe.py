@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from greenasr.decode.transducer_beam import BeamSearch
 from greenasr.pipeline.recipe import Row
@@ -95,6 +96,12 @@ class TransducerRecipe(SpeechRecipe):
     task: TaskSettings
     decode: DecodeSettings
     rows: tuple[TransducerRow, ...]
+
+    @property
+    def noted(self) -> dict[str, Any]:
+        """Also the reward a label, with which `transcribe` and `shrink` then search as the table does."""
+        reward = self.decode.label_reward
+        return {**super().noted, **({"label_reward": reward} if reward else {})}
 
 
 def load_transducers(path: str | Path) -> TransducerRecipe:

@@ -124,3 +124,12 @@ def check_classes(path: str | Path, outputs: int, units: KeywordUnits) -> None:
         raise ValueError(
             f"{path}: {outputs} outputs for {len(units.words)} words: pack it again with its own words."
         )
+
+
+def reward_of(recipe: Mapping[str, Any], wanted: float | None) -> float:
+    """A transducer's reward a label: the one wanted, or that of the recipe in its file, 0 where it has none.
+
+    >>> reward_of({"label_reward": 0.5}, None), reward_of({"label_reward": 0.5}, 0.0), reward_of({}, None)
+    (0.5, 0.0, 0.0)
+    """
+    return float(recipe.get("label_reward", 0.0)) if wanted is None else wanted

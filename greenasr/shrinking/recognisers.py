@@ -42,6 +42,7 @@ from greenasr.pipeline.models import save
 from greenasr.pipeline.sections import older
 from greenasr.pipeline.self_tests import measured
 from greenasr.pipeline.transducer_models import load_transducer
+from greenasr.pipeline.units import reward_of
 from greenasr.roles import BitMap, Quantized
 from greenasr.runtime import engine as runtime
 from greenasr.runtime import format as packed_format
@@ -92,6 +93,7 @@ class Hearing:
     """How speech is cut into batches of ``frames``, at which ``speeds`` it teaches, and how words are found.
 
     ``beam`` is a graph's width in cost or a number of hypotheses, each kind's usual one where it is None.
+    ``label_reward`` is a transducer's, that of the recipe behind its file where it is None.
     """
 
     frames: int = 10_000
@@ -100,7 +102,7 @@ class Hearing:
     beam: float | None = None
     acoustic_scale: float = 1.0
     word_penalty: float = 0.0
-    label_reward: float = 0.0
+    label_reward: float | None = None
     masks: bool = True
 
     @property
@@ -229,6 +231,10 @@ def recogniser(
             )
         opened, make = load_acoustic, partial(_hybrid, lm=lm, board=board)
     saved = opened(path)
+    if kind in TRANSDUCERS:
+        hearing = replace(hearing, label_reward=reward_of(saved.recipe, hearing.label_reward))
+    elif hearing.label_reward is not None:
+        raise ValueError(f"{path}: a {kind} has no reward a label: leave --label-reward out.")
     if saved.bit_map is not None:
         bits = saved.bit_map.average_bits
         raise ValueError(f"{path}: is quantized already, to {bits:.2g} bits: give the float model.")
@@ -277,7 +283,7 @@ def _transducer(
     check_ids(ids)
     task = Transduction(stores, units.tokenizer, ids, hearing.frames, hearing.augment)
     listening = replace(task, ids={})
-    search = BeamSearch(int(hearing.beam or 4), 1, label_reward=hearing.label_reward)
+    search = BeamSearch(int(hearing.beam or 4), 1, label_reward=hearing.label_reward or 0.0)
 
     def hear(model: Any, split: str) -> dict[str, list[str]]:
         decode = listening.decode if isinstance(model, nn.Module) else listening.heard

@@ -22,6 +22,7 @@ from greenasr.models.on_arrays import RnntOnArrays
 from greenasr.pipeline.streaming import Partial, TransducerRecogniser, load_any, stream
 from greenasr.pipeline.transcribe import Transcript, transcribe
 from greenasr.pipeline.transducer_models import load_transducer
+from greenasr.runtime import format as packed_format
 
 Hum = Callable[..., NDArray[np.float32]]
 SAID = (0.8, "LOW", 0.2, "HIGH", 1.0, "HIGH", 0.7)
@@ -211,11 +212,18 @@ def test_lists_are_of_different_words_whose_scores_add_up(recogniser: Transducer
     )
 
 
-def test_a_transducers_options_are_those_of_its_search(tones_transducer: Path, tones: Path) -> None:
+def test_a_transducers_options_are_those_of_its_search(
+    tones_transducer: Path, tones: Path, tmp_path: Path
+) -> None:
     assert load_any(tones_transducer).search == BeamSearch(8, nbest=1)  # type: ignore[attr-defined]
     assert load_any(tones_transducer, n=20).search == BeamSearch(20, nbest=20)  # type: ignore[attr-defined]
     rewarded = load_any(tones_transducer, label_reward=0.5)
     assert rewarded.search == BeamSearch(8, nbest=1, label_reward=0.5)  # type: ignore[attr-defined]
+    packed = packed_format.read(tones_transducer)
+    packed_format.write(tmp_path / "paid.packed", replace(packed, recipe={"title": "t", "label_reward": 0.7}))
+    for wanted, found in ((None, 0.7), (0.0, 0.0)):
+        paid = load_any(tmp_path / "paid.packed", label_reward=wanted)
+        assert paid.search == BeamSearch(8, nbest=1, label_reward=found)  # type: ignore[attr-defined]
     for beam in (0, -1, 2.5, np.nan, np.inf):
         with pytest.raises(
             ValueError, match=r"--beam \S+: a transducer's is a number of hypotheses, 1 or more"

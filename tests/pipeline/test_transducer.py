@@ -126,6 +126,13 @@ def test_a_row_whose_activations_stay_in_float32_says_what_torch_says(place: Pla
     assert "activations of 8 bits and in float32" in (place.run / "table.md").read_text()
 
 
+def test_a_files_recipe_says_the_reward_that_its_table_was_heard_with(place: Place) -> None:
+    assert load_transducer(place.run / "all/seed0/acosr-8/model.packed").recipe == {"title": "Miniature"}
+    paid = replace(place.recipe, decode=replace(place.recipe.decode, label_reward=0.5))
+    assert paid.noted == {"title": "Miniature", "label_reward": 0.5}
+    assert paid.decode.search().label_reward == 0.5
+
+
 def test_a_recipe_may_want_torch_for_all_rows(place: Place) -> None:
     recipe = replace(place.recipe, decode=replace(place.recipe.decode, engine="torch"))
     given = place.run / "all" / "seed0" / "acosr-8" / "model.packed"
