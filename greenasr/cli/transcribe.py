@@ -55,9 +55,7 @@ def transcribe(
     ] = None,
     label_reward: Annotated[
         float | None,
-        typer.Option(
-            help="Nats that a transducer gains a label, by default its recipe's."
-        ),
+        typer.Option(help="Nats that a transducer gains a label, by default its recipe's."),
     ] = None,
     nbest: Annotated[int, typer.Option(help="Also so many hypotheses an utterance, into --out.")] = 0,
     out: Annotated[Path | None, typer.Option(help="JSON lines that `greenasr rescore` reads.")] = None,
