@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from greenasr.report.language_models import FLOATS
+
 SETS = ("swbd", "callhm", "rt03 fsh.", "rt03 swbd", "rt02 swbd1", "rt02 swbd2", "rt02 swbd3")
 ETA = 0.1
 DIMS = (25, 50, 80, 100, 120, 160, 200, 240)  # what a digit of `INDEX` stands for
@@ -78,7 +80,6 @@ TABLE3: dict[tuple[str, bool], tuple[int, tuple[float, ...], float]] = {
     ("4 bits", True): (7, (8.5, 15.6, 10.3, 16.9, 10.0, 12.8, 17.1), 13.3),
     ("8 bits", True): (8, (7.7, 14.8, 9.9, 16.0, 9.4, 12.3, 16.0), 19.5),
 }
-FLOATS = "-float32"  # behind the name of a row whose activations are
 
 
 def parsed(name: str) -> tuple[str, str, float]:
@@ -89,7 +90,7 @@ def parsed(name: str) -> tuple[str, str, float]:
     >>> parsed("kl-4-float32")
     ('kl', 'bp', 4.0)
     """
-    method, *more = name.removesuffix(FLOATS).split("-")
+    method, *more = name.removesuffix(f"-{FLOATS}").split("-")
     if method in ("float", "compact"):
         return method, "", 32
     bits = float(more[0])

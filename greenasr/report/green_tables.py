@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from greenasr.report import green_paper
-from greenasr.report.green_paper import FLOATS, parsed, quoted, quoted_system
+from greenasr.report.green_paper import parsed, quoted, quoted_system
 from greenasr.report.heard import heard_by
-from greenasr.report.language_models import DASH, MB, bits_label, number
+from greenasr.report.language_models import DASH, FLOATS, MB, bits_label, number, worded
 from greenasr.report.page import Sheet
 
 Row = Mapping[str, Any]
@@ -187,7 +187,7 @@ def label(row: Row) -> str:
     if plan == "compact":
         words = str(row.get("method") or "searched").removesuffix(" bottlenecks")
         return SEARCHES.get(words, words)
-    floats = ", float32 activations" if row["name"].endswith(FLOATS) else ""
+    floats = f", {worded(FLOATS)}" if row["name"].endswith(f"-{FLOATS}") else ""
     return f"{PLANS[plan]} plan, {FITS[fit]}{floats}" if plan in PLANS else f"uniform, {FITS[fit]}{floats}"
 
 

@@ -26,6 +26,7 @@ from greenasr.report.drawing import GREY, METHODS, clean, place_labels, style
 
 MB = 1e6
 DASH = "–"
+FLOATS = "float32"  # ends the name of a row whose activations are
 Table = Mapping[str, Any]
 Row = Mapping[str, Any]
 
@@ -74,7 +75,7 @@ def label(row: Row) -> str:
 
 def worded(part: str) -> str:
     """A part of a row's name in words."""
-    return f"{part} activations" if part == "float32" else part
+    return f"{part} activations" if part == FLOATS else part
 
 
 def megabytes(row: Row) -> float | None:

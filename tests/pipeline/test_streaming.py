@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,15 +216,19 @@ def test_lists_are_of_different_words_whose_scores_add_up(recogniser: Transducer
 def test_a_transducers_options_are_those_of_its_search(
     tones_transducer: Path, tones: Path, tmp_path: Path
 ) -> None:
-    assert load_any(tones_transducer).search == BeamSearch(8, nbest=1)  # type: ignore[attr-defined]
-    assert load_any(tones_transducer, n=20).search == BeamSearch(20, nbest=20)  # type: ignore[attr-defined]
-    rewarded = load_any(tones_transducer, label_reward=0.5)
-    assert rewarded.search == BeamSearch(8, nbest=1, label_reward=0.5)  # type: ignore[attr-defined]
+    def search_of(model: Path, **options: Any) -> object:
+        found = load_any(model, **options)
+        assert isinstance(found, TransducerRecogniser)
+        return found.search
+
+    assert search_of(tones_transducer) == BeamSearch(8, nbest=1)
+    assert search_of(tones_transducer, n=20) == BeamSearch(20, nbest=20)
+    assert search_of(tones_transducer, label_reward=0.5) == BeamSearch(8, nbest=1, label_reward=0.5)
     packed = packed_format.read(tones_transducer)
     packed_format.write(tmp_path / "paid.packed", replace(packed, recipe={"title": "t", "label_reward": 0.7}))
     for wanted, found in ((None, 0.7), (0.0, 0.0)):
-        paid = load_any(tmp_path / "paid.packed", label_reward=wanted)
-        assert paid.search == BeamSearch(8, nbest=1, label_reward=found)  # type: ignore[attr-defined]
+        paid = search_of(tmp_path / "paid.packed", label_reward=wanted)
+        assert paid == BeamSearch(8, nbest=1, label_reward=found)
     for beam in (0, -1, 2.5, np.nan, np.inf):
         with pytest.raises(
             ValueError, match=r"--beam \S+: a transducer's is a number of hypotheses, 1 or more"
